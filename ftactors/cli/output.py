@@ -1,0 +1,81 @@
+"""Where a command's answer goes: to a person at a terminal, to a pipe, or to a program."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ftactors.cli.lines import one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Answers on stdout, and everything else on stderr.
+
+    rich is loaded only where a person looks.
+    """
+
+    as_json: bool = False
+
+    @property
+    def to_person(self) -> bool:
+        """Whether a person looks at the answer."""
+        return not self.as_json and sys.stdout.isatty()
+
+    def document(self, value: object) -> None:
+        """Print one JSON document, on one line."""
+        print(json.dumps(value, ensure_ascii=False), flush=True)  # noqa: T201
+
+    def line(self, text: str) -> None:
+        """Print a line of the answer."""
+        print(text, flush=True)  # noqa: T201
+
+    def say(self, text: str) -> None:
+        """Tell the person, not the program, what is going on."""
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+    def rows(self, columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
+        """Print a table for a person, and lines of cells with tabs between them for a pipe."""
+        if not self.to_person:
+            for row in rows:
+                self.line("\t".join(row))
+            return
+        from ftactors.cli.tables import table
+
+        cells = [*rows]
+        if cells:
+            self.show(table(columns, cells))
+        else:
+            self.say(empty)
+
+    def facts(self, facts: Mapping[str, str]) -> None:
+        """Print what is known of one thing, a line for each."""
+        if not self.to_person:
+            for name, value in facts.items():
+                self.line(f"{name}: {value}")
+            return
+        from ftactors.cli.tables import grid
+
+        self.show(grid(facts))
+
+    def show(self, renderable: RenderableType) -> None:
+        """Print something made with rich."""
+        console_of_person().print(renderable)
+
+
+def console_of_person() -> Console:
+    """Return the terminal as rich sees it."""
+    from rich.console import Console
+
+    return Console()
+
+
+def values_of(model: Any) -> Any:
+    """Return a pydantic model as plain values."""
+    return model.model_dump(mode="json")

@@ -1,0 +1,131 @@
+"""Reading without changing anything: the service answers where it runs, else its log does."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import islice
+from typing import Protocol
+
+from ftactors.cli.output import Output
+from ftactors.core.errors import JobNotFoundError
+from ftactors.core.events import Recorded
+from ftactors.core.models import Model
+from ftactors.core.service_config import ServiceConfig
+from ftactors.core.status import FineTuningJobStatusInfo, JobStatus
+from ftactors.log.offline import LogContent, read_log
+from ftactors.runtime.client import SchedulerClient, join_ray
+
+NOT_RUNNING = "no service is running: the job goes on at the next start"
+
+
+class Reading(Protocol):
+    """What can be read of jobs and models."""
+
+    is_live: bool
+    """Whether a service runs, so that what is read may change."""
+
+    async def status(self, job_id: str) -> FineTuningJobStatusInfo:
+        """Return a job's status.
+
+        Raises:
+            JobNotFoundError: there is no such job.
+        """
+
+    async def jobs(self, status: JobStatus | None, limit: int, offset: int) -> list[FineTuningJobStatusInfo]:
+        """Return a page of jobs, newest first."""
+
+    async def events(self, job_id: str) -> list[Recorded]:
+        """Return all events of a job, oldest first.
+
+        Raises:
+            JobNotFoundError: there is no such job.
+        """
+
+    async def models(self) -> list[Model]:
+        """Return the registered models, oldest first."""
+
+
+class LiveReading:
+    """Answers of the scheduler."""
+
+    is_live = True
+
+    def __init__(self, client: SchedulerClient) -> None:
+        self._client = client
+
+    async def status(self, job_id: str) -> FineTuningJobStatusInfo:
+        """Return a job's status, with its place in the queue."""
+        status: FineTuningJobStatusInfo | None = await self._client.ask("status", job_id)
+        if status is None:
+            raise JobNotFoundError(f"there is no job {job_id!r}")
+        return status
+
+    async def jobs(self, status: JobStatus | None, limit: int, offset: int) -> list[FineTuningJobStatusInfo]:
+        """Return a page of jobs, newest first."""
+        jobs: list[FineTuningJobStatusInfo] = await self._client.ask("jobs", status, limit, offset, None)
+        return jobs
+
+    async def events(self, job_id: str) -> list[Recorded]:
+        """Return all events of a job, oldest first."""
+        events: list[Recorded] = await self._client.ask("events", job_id)
+        return events
+
+    async def models(self) -> list[Model]:
+        """Return the registered models, oldest first."""
+        models: list[Model] = await self._client.ask("models")
+        return models
+
+
+class LogReading:
+    """What the log says while nobody writes to it. Jobs that have not ended rest, whatever their status."""
+
+    is_live = False
+
+    def __init__(self, content: LogContent) -> None:
+        self._state = content.state
+        self._events = content.events
+
+    async def status(self, job_id: str) -> FineTuningJobStatusInfo:
+        """Return a job's last status."""
+        status = self._state.describe(job_id)
+        if status is None:
+            raise JobNotFoundError(f"there is no job {job_id!r} in the log")
+        return status if status.is_terminal else status.model_copy(update={"wait_reason": NOT_RUNNING})
+
+    async def jobs(self, status: JobStatus | None, limit: int, offset: int) -> list[FineTuningJobStatusInfo]:
+        """Return a page of jobs, newest first."""
+        known = [await self.status(job_id) for job_id in self._state.newest_first(status)]
+        matching = (job for job in known if status is None or job.status == status)
+        return list(islice(matching, offset, offset + limit))
+
+    async def events(self, job_id: str) -> list[Recorded]:
+        """Return all events of a job, oldest first."""
+        await self.status(job_id)
+        return self._events[job_id]
+
+    async def models(self) -> list[Model]:
+        """Return the registered models, oldest first."""
+        return list(self._state.models.values())
+
+
+async def open_reading(config: ServiceConfig, output: Output) -> Reading:
+    """Return the way to read: from the service that runs, else from its log. No job is placed by that.
+
+    Raises:
+        LogRefusedError: the log is damaged, too new, or held by a process that is not on this cluster.
+        ServiceError: a service runs and does not answer, or is of another version.
+    """
+    from ftactors.runtime.actor import log_url
+
+    address = None if config.ray_address == "local" else config.ray_address
+    if await asyncio.to_thread(join_ray, address, config.namespace):
+        client = await SchedulerClient.find(config)
+        if client is not None:
+            return LiveReading(client)
+    url = log_url(config)
+    content = await asyncio.to_thread(read_log, url)
+    if content is None:
+        output.say(f"no service is running, and there is no log of an earlier one ({url})")
+        return LogReading(LogContent())
+    output.say(f"no service is running: this is what its log says ({url}); jobs go on at the next start")
+    return LogReading(content)

@@ -1,0 +1,51 @@
+"""How the service itself runs."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field, field_validator
+
+from ftactors.core.config import Config
+from ftactors.core.errors import ConfigurationError, InvalidServiceConfigError
+
+
+class ServiceConfig(Config):
+    """The service's configuration; the running scheduler's rules for all its drivers."""
+
+    error: ClassVar[type[ConfigurationError]] = InvalidServiceConfigError
+
+    max_concurrent_fine_tuning_jobs: int = Field(default=1, ge=1)
+    job_queue_poll_interval_seconds: float = Field(default=5.0, gt=0)
+    max_concurrent_preparations: int = Field(default=2, ge=1)
+    preparation_num_cpus: float = Field(default=1.0, ge=0)
+    state_dir: str = "~/.ftactors"
+    """The event log's directory, on a local disk of the scheduler's node."""
+    runs_dir: str | None = None
+    """Where jobs without `output_dir_base` write; None: `<state_dir>/runs`."""
+    log_url: str | None = None
+    """The event log's database; None: SQLite in `state_dir`."""
+    ray_address: str | None = None
+    """`local`: an own Ray; `auto` or an address: that cluster; None: the running one if there is one, else an own."""
+    namespace: str = Field(default="ftactors", min_length=1)
+    base_models: dict[str, str] = Field(default_factory=dict)
+    """Ids of base models: local directories or hub ids."""
+    allowed_roots: list[str] | None = None
+    """Where set, data files and output directories must lie under one of these."""
+    cancel_grace_seconds: float = Field(default=30.0, ge=0)
+    stop_grace_seconds: float = Field(default=60.0, ge=0)
+    kill_margin_seconds: float = Field(default=5.0, ge=0)
+    """After a grace is over, the trainer may tell how it stopped; then it is killed."""
+    start_timeout_seconds: float = Field(default=300.0, gt=0)
+    stall_timeout_seconds: float = Field(default=1800.0, gt=0)
+    orphan_timeout_seconds: float = Field(default=3600.0, gt=0)
+    retry_backoff_seconds: float = Field(default=5.0, ge=0)
+    """The wait before the second attempt; doubled with each one after."""
+    retry_backoff_max_seconds: float = Field(default=600.0, ge=0)
+
+    @field_validator("log_url")
+    @classmethod
+    def _a_database_we_have(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("sqlite:///"):
+            raise ValueError("must be a URL sqlite:///PATH")
+        return value

@@ -1,0 +1,49 @@
+"""Which of a model's modules a list of names means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ftactors.core.architectures import LAYER_NAMES
+from ftactors.core.model_facts import ModelFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Names, as far as a model knows them."""
+
+    names: tuple[str, ...]
+    """What to tune: the names that the model has, and its own for those it calls otherwise; none twice."""
+    renamed: tuple[tuple[str, str], ...]
+    """Asked names that the model lacks, each with the model's own."""
+    unknown: tuple[str, ...]
+
+
+def find_targets(asked: Sequence[str], facts: ModelFacts, modules: frozenset[str] | None = None) -> Targets:
+    """Return what the names mean in the model, `modules` or all those with a 2-D weight."""
+    known = facts.modules if modules is None else modules
+    table = LAYER_NAMES.get(facts.model_type, {})
+    own = {name: name if _has(known, name) else table.get(name) for name in asked}
+    found = {name: target for name, target in own.items() if target is not None and _has(known, target)}
+    return Targets(
+        names=tuple(dict.fromkeys(found.values())),
+        renamed=tuple((name, target) for name, target in found.items() if name != target),
+        unknown=tuple(name for name in own if name not in found),
+    )
+
+
+def last_names(modules: Iterable[str]) -> set[str]:
+    """Return the last part of each path, which is how PEFT's users name modules; list positions are no names."""
+    names = {module.rpartition(".")[2] for module in modules}
+    return {name for name in names if name and not name.isdigit()}
+
+
+def _has(modules: frozenset[str], name: str) -> bool:
+    """Whether the name is a module's path, or the end of one, as PEFT matches them.
+
+    Files may leave out the first part of a path (`h.0.attn` for `transformer.h.0.attn`), so a name may have one more.
+    """
+    return (
+        name in modules or name.partition(".")[2] in modules or any(module.endswith(f".{name}") for module in modules)
+    )

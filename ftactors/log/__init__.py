@@ -1,0 +1,1 @@
+"""The durable event log: rows, storages, and the log that the scheduler appends to."""

@@ -1,0 +1,80 @@
+"""The small files beside a database: who holds it, and how far it was written."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+
+from ftactors.log.rows import Mark
+
+PRIVATE = 0o600
+"""Only the service's own user reads or writes the log; configurations are in it."""
+
+
+def this_process() -> str:
+    """Return how this process is named to those who find the log held by it."""
+    return f"pid {os.getpid()} on host {socket.gethostname()}"
+
+
+class OwnerFile:
+    """The name of the process that holds a database, for whoever asks for it next."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self) -> None:
+        """Name this process."""
+        with suppress(OSError), open(self._path, "w", encoding="utf-8", opener=_private) as file:
+            file.write(f"{this_process()}\n")
+
+    def read(self) -> str:
+        """Return the name of the process that took the database last."""
+        with suppress(OSError):
+            return self._path.read_text(encoding="utf-8", errors="replace").strip() or "an unknown process"
+        return "an unknown process"
+
+
+class Witness:
+    """The last committed row, remembered outside of the database.
+
+    It is written after the commit and not synced: after a power cut it may lag behind or be unreadable, but it never
+    knows of a row that was not on disk. So a database that ends before its witness has lost rows.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    def read(self) -> Mark | None:
+        """Return the row that was remembered last; None where there is none, or it is unreadable."""
+        with suppress(OSError, ValueError):
+            text, check = self._path.read_text(encoding="ascii").rsplit(" ", 1)
+            seq, row_hash = text.split()
+            if check.strip() == _check(text):
+                return Mark(int(seq), bytes.fromhex(row_hash))
+        return None
+
+    def write(self, mark: Mark) -> None:
+        """Remember that this row is committed."""
+        text = f"{mark.seq:020d} {mark.hash.hex()}"  # of one length, so that each write covers the one before
+        with suppress(OSError):  # the row is committed all the same; a witness that lags behind is still right
+            if self._descriptor is None:
+                self._descriptor = _private(str(self._path), os.O_WRONLY | os.O_CREAT)
+            os.pwrite(self._descriptor, f"{text} {_check(text)}\n".encode(), 0)
+
+    def close(self) -> None:
+        """Give the file back."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, PRIVATE)
+
+
+def _check(text: str) -> str:
+    return blake2b(text.encode(), digest_size=8).hexdigest()

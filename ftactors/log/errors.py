@@ -1,0 +1,24 @@
+"""How writing to the log, or reading it, can end badly; what only the log and the scheduler tell apart."""
+
+from __future__ import annotations
+
+from ftactors.core.errors import LogError, LogRefusedError
+
+
+class LogDamagedError(LogRefusedError):
+    """The stored log is not what was written; `seq` is the first event that cannot be trusted."""
+
+    def __init__(self, seq: int, message: str) -> None:
+        self.seq, self.message = seq, message
+        super().__init__(seq, message)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class LogViolatedError(LogError):
+    """A unique index refused the rows, and nothing was recorded: the owner has a bug, or there are two writers."""
+
+
+class OutcomeUnknownError(LogError):
+    """The database failed while it committed: only opening the log again tells whether the rows are there."""

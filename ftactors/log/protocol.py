@@ -1,0 +1,40 @@
+"""What the event log asks of a database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from ftactors.log.rows import Head, Row
+
+
+class Storage(Protocol):
+    """Rows in a database. Used by one thread at a time; opened once, not again after `close`."""
+
+    def open(self) -> Head:
+        """Take the log: from now on whoever had it before can no longer write.
+
+        Raises:
+            LogRefusedError: another process holds it, or it cannot be read; the message says which.
+            LogFullError: its disk has no room for the opening.
+        """
+
+    def read(self, *, after: int = 0, job_id: str | None = None, limit: int | None = None) -> Iterator[Row]:
+        """Yield the committed rows with a greater seq than `after`, of one job or of all, oldest first.
+
+        Raises:
+            LogDamagedError: the database cannot be read on.
+        """
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Commit the rows, all or none. They are on disk when this returns.
+
+        Raises:
+            LogFullError: the disk is full; nothing was written.
+            LogViolatedError: a row that must be unique is not; nothing was written.
+            LogRefusedError: another has taken the log; nothing was written.
+            OutcomeUnknownError: the rows may be there or not.
+        """
+
+    def close(self) -> None:
+        """Give the log back. What was not written stays unwritten."""

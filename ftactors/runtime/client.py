@@ -1,0 +1,178 @@
+"""The driver's side of the scheduler actor: find it or make it, ask it, and wait out its restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError, RayTaskError
+
+import ftactors
+from ftactors.core.errors import FtactorsError, ServiceUnavailableError, VersionMismatchError
+from ftactors.core.service_config import ServiceConfig
+from ftactors.runtime.actor import NAME, SchedulerActor
+from ftactors.runtime.desk import Hello
+
+_LOG = logging.getLogger(__name__)
+_PATIENCE_S = 60.0
+"""How long a scheduler that restarts is waited for."""
+_RETRY_S = 0.2
+_HEAD: dict[str, float] = {"node:__internal_head__": 0.001}
+
+
+def connect_to_ray(address: str | None, namespace: str) -> bool:
+    """Join a cluster or start a local one, unless this process is connected; return whether one was started.
+
+    Args:
+        address: `local`, `auto`, an address, or None: the running cluster if there is one, else a local one.
+        namespace: The namespace of actors.
+    """
+    if ray.is_initialized() or (address != "local" and join_ray(address, namespace)):
+        return False
+    if address not in (None, "local"):
+        raise ServiceUnavailableError(
+            f"no Ray cluster answers at {address!r}; start one with `ray start --head`, "
+            "or use ray_address='local' for one of this driver's own"
+        )
+    ray.init(address="local", **_options(namespace))
+    return True
+
+
+def join_ray(address: str | None, namespace: str) -> bool:
+    """Join a running cluster, unless this process is connected; return whether there is one.
+
+    Args:
+        address: `auto`, an address, or None: any that runs on this machine.
+        namespace: The namespace of actors.
+    """
+    if not ray.is_initialized():
+        try:
+            ray.init(address=address or "auto", **_options(namespace))
+        except ConnectionError:
+            return False
+    return True
+
+
+def _options(namespace: str) -> dict[str, Any]:
+    return {"namespace": namespace, "log_to_driver": False, "logging_level": logging.WARNING}
+
+
+class SchedulerClient:
+    """A running scheduler actor.
+
+    Args:
+        handle: The actor.
+        created: Whether this driver made it.
+    """
+
+    def __init__(self, handle: Any, *, created: bool) -> None:  # noqa: ANN401 - Ray's handles are untyped
+        self._handle = handle
+        self.created = created
+
+    @classmethod
+    async def connect(cls, config: ServiceConfig) -> SchedulerClient:
+        """Find the scheduler of the namespace, or make it.
+
+        Raises:
+            VersionMismatchError: it is of another version of ftactors.
+            LogRefusedError: its log is owned by another scheduler, damaged, or too new.
+            ServiceUnavailableError: it does not answer.
+        """
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            handle, created = await asyncio.to_thread(_find_or_make, config)
+            client = cls(handle, created=created)
+            try:
+                await client._greet()
+            except ServiceUnavailableError:  # found while it was dying
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(_RETRY_S)
+                continue
+            return client
+
+    @classmethod
+    async def find(cls, config: ServiceConfig) -> SchedulerClient | None:
+        """Return the scheduler of the namespace; None where none runs. Makes none, and starts nothing.
+
+        Raises:
+            VersionMismatchError: it is of another version of ftactors.
+            LogRefusedError: its log is owned by another scheduler, damaged, or too new.
+            ServiceUnavailableError: it does not answer.
+        """
+        try:
+            handle = await asyncio.to_thread(ray.get_actor, NAME, config.namespace)
+        except ValueError:
+            return None
+        client = cls(handle, created=False)
+        await client._greet()
+        return client
+
+    async def _greet(self) -> None:
+        hello: Hello = await self.ask("hello")
+        if hello.version != ftactors.__version__:
+            raise VersionMismatchError(
+                f"the running scheduler is ftactors {hello.version}, this driver is {ftactors.__version__}; "
+                f"install {hello.version} here, or stop the service and start it with {ftactors.__version__}"
+            )
+
+    async def ask(self, method: str, *args: Any) -> Any:  # noqa: ANN401 - whatever the desk answers
+        """Return the answer of a method of the scheduler's desk, waiting out a restart.
+
+        Raises:
+            FtactorsError: whatever the desk raises.
+            ServiceUnavailableError: the scheduler is gone, or does not come back.
+        """
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return await self._handle.ask.remote(method, *args)
+            except RayTaskError as error:
+                if isinstance(error.cause, FtactorsError):
+                    raise error.cause from None
+                raise
+            except ActorUnavailableError as error:
+                if time.monotonic() > deadline:
+                    raise ServiceUnavailableError(f"the scheduler has not answered for {_PATIENCE_S:g} s") from error
+                await asyncio.sleep(_RETRY_S)
+            except ActorDiedError as error:
+                raise ServiceUnavailableError("the scheduler was stopped; start() finds or makes another one") from error
+
+    async def close_scheduler(self) -> None:
+        """End the scheduler actor; its log is free when this returns."""
+        try:
+            await self._handle.close.remote()
+        except RayActorError as error:
+            _LOG.info("the scheduler ended before it was closed: %s", error)
+        await asyncio.to_thread(ray.kill, self._handle, no_restart=True)
+
+
+def whoami() -> str:
+    """Return who asks, for the log: user, host and process."""
+    return f"{os.environ.get('USER') or os.getuid()}@{os.uname().nodename}:{os.getpid()}"
+
+
+def _find_or_make(config: ServiceConfig) -> tuple[Any, bool]:
+    with contextlib.suppress(ValueError):  # there is none
+        return ray.get_actor(NAME, namespace=config.namespace), False
+    absolute = config.model_copy(update={"state_dir": str(Path(config.state_dir).expanduser().resolve())})
+    options: dict[str, Any] = {
+        "name": NAME,
+        "namespace": config.namespace,
+        "lifetime": "detached",
+        "max_restarts": -1,
+        "max_task_retries": -1,
+        "max_concurrency": 10_000,
+        "num_cpus": 0,
+        "resources": _HEAD,  # the log lies on the head node's disk
+    }
+    try:
+        return ray.remote(SchedulerActor).options(**options).remote(absolute), True
+    except ValueError:  # another driver was faster
+        return ray.get_actor(NAME, namespace=config.namespace), False

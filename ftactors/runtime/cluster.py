@@ -1,0 +1,234 @@
+"""Every Ray call that the scheduler makes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from typing import Any
+
+import ray
+from ray._private import state as ray_state  # the only place that knows free resources by node
+from ray._private import worker as ray_worker  # the only place that knows the cluster's id
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ftactors.core.errors import StaleReportError
+from ftactors.core.placement import WHOLE
+from ftactors.core.seen import Node, Process, ProcessKey, Seen
+from ftactors.core.wanted import Begin, Command, Kill, Start, Stop
+from ftactors.core.work import Report
+from ftactors.runtime.described import Described
+from ftactors.runtime.protocol import ProcessGoneError
+from ftactors.runtime.trainer_actor import TrainerActor
+
+_LOG = logging.getLogger(__name__)
+_PREFIX = "ft-"
+_GIB = 2**30
+_ANSWER_S = 1.0
+"""How long a look waits for trainers; one that answers later shows in the next."""
+
+
+def name_of(key: ProcessKey) -> str:
+    """Return the name of a trainer actor."""
+    return f"{_PREFIX}{key.job_id}-{key.attempt}-{key.rank}"
+
+
+def key_of(name: str) -> ProcessKey | None:
+    """Return the key of a trainer actor's name; None for any other name."""
+    job_id, _, rest = name.removeprefix(_PREFIX).rpartition("-")
+    job_id, _, attempt = job_id.rpartition("-")
+    if not name.startswith(_PREFIX) or not job_id or not attempt.isdecimal() or not rest.isdecimal():
+        return None
+    return ProcessKey(job_id, int(attempt), int(rest))
+
+
+def cluster_id() -> str:
+    """Return an id that a cluster keeps for as long as its control store lives, and no other cluster has."""
+    control_store: Any = ray_worker.global_worker.gcs_client  # type: ignore[attr-defined]  # it is set once connected
+    return str(control_store.cluster_id.hex())
+
+
+class RayCluster:
+    """The Ray cluster that this process is connected to.
+
+    Args:
+        namespace: Where trainer actors are named.
+        orphan_timeout_s: For the trainers; see `ServiceConfig`.
+    """
+
+    def __init__(self, namespace: str, *, orphan_timeout_s: float) -> None:
+        self._namespace = namespace
+        self._orphan_timeout_s = orphan_timeout_s
+        self._wake: Callable[[], None] = lambda: None
+        self._handles: dict[ProcessKey, Any] = {}
+        self._asked: dict[ProcessKey, asyncio.Task[Process]] = {}
+        """Questions that have not been answered yet."""
+        self._answers: dict[ProcessKey, Process] = {}
+        self._absent_before: frozenset[ProcessKey] = frozenset()
+        self._running: dict[tuple[type[Command], ProcessKey], asyncio.Task[None]] = {}
+
+    def on_change(self, wake: Callable[[], None]) -> None:
+        """Have `wake` called on the event loop whenever a look would show something new."""
+        self._wake = wake
+
+    async def look(self, *, as_of_seq: int, expected: Collection[ProcessKey]) -> Seen:
+        """Look at the cluster; incomplete where Ray does not answer."""
+        try:
+            nodes, names = await asyncio.to_thread(self._nodes_and_names)
+            handles = await asyncio.to_thread(self._find, [key for name in names if (key := key_of(name))])
+        except (RayError, ConnectionError, GetTimeoutError) as error:
+            _LOG.warning("the cluster cannot be looked at: %s", error)
+            return Seen(as_of_seq=as_of_seq)
+        processes = await self._describe(handles)
+        absent = frozenset(key for key in expected if key not in processes)
+        missing, self._absent_before = absent & self._absent_before, absent
+        return Seen(as_of_seq=as_of_seq, complete=True, nodes=nodes, processes=processes, missing=missing)
+
+    def execute(self, command: Command) -> None:
+        """Carry a command out in the background."""
+        order = (type(command), command.key)
+        if order not in self._running:
+            task = self._running[order] = asyncio.get_running_loop().create_task(self._execute(command))
+            task.add_done_callback(lambda _: self._running.pop(order, None))
+
+    async def reports(self, key: ProcessKey, incarnation: str, *, after: int) -> list[Report]:
+        """Return the reports above number `after`, waiting for one for a while."""
+        handle = self._handles.get(key)
+        if handle is None:
+            raise ProcessGoneError(f"trainer {name_of(key)} is not there")
+        try:
+            found: list[Report] = await handle.reports.remote(incarnation, after)
+        except ActorDiedError as error:
+            self._set_dead(key)
+            raise ProcessGoneError(f"trainer {name_of(key)} died") from error
+        except (RayTaskError, StaleReportError) as error:
+            raise ProcessGoneError(f"trainer {name_of(key)} is another one now") from error
+        except RayActorError:  # unreachable is not dead: the next look decides
+            await asyncio.sleep(_ANSWER_S)
+            return []
+        return found
+
+    async def close(self) -> None:
+        """Stop what goes on in the background; processes stay."""
+        tasks = [*self._running.values(), *self._asked.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _nodes_and_names(self) -> tuple[dict[str, Node], list[str]]:
+        free = ray_state.available_resources_per_node()
+        nodes = {node["NodeID"]: _node(node, free.get(node["NodeID"], {})) for node in ray.nodes()}
+        return nodes, ray.util.list_named_actors()
+
+    def _find(self, keys: Collection[ProcessKey]) -> dict[ProcessKey, Any]:
+        """Return the handles of the actors that have these names."""
+        for key in keys:
+            if key not in self._handles:
+                try:
+                    self._handles[key] = ray.get_actor(name_of(key), namespace=self._namespace)
+                except ValueError:  # it died since it was listed
+                    continue
+        for gone in self._handles.keys() - set(keys):
+            del self._handles[gone]
+        return dict(self._handles)
+
+    async def _describe(self, handles: dict[ProcessKey, Any]) -> dict[ProcessKey, Process]:
+        """Return what each trainer says of itself; for one that does not answer in time, what it said last."""
+        for key, handle in handles.items():
+            if key not in self._asked:
+                self._asked[key] = asyncio.get_running_loop().create_task(_ask(handle))
+        tasks = {key: self._asked[key] for key in handles}
+        if tasks:
+            await asyncio.wait(tasks.values(), timeout=_ANSWER_S)
+        for key in [key for key, task in self._asked.items() if task.done()]:
+            self._answers[key] = self._asked.pop(key).result()
+        for key, task in self._asked.items():
+            task.add_done_callback(lambda _: self._wake())
+            self._answers.setdefault(key, Process(state="starting"))
+        self._answers = {key: found for key, found in self._answers.items() if key in handles}
+        return dict(self._answers)
+
+    def _set_dead(self, key: ProcessKey) -> None:
+        self._answers[key] = Process(state="dead")
+        self._wake()
+
+    async def _execute(self, command: Command) -> None:
+        try:
+            await self._carry_out(command)
+        except (RayError, StaleReportError) as error:  # the level is looked at again, and the command given again
+            _LOG.info("%s of %s did not work: %s", type(command).__name__, name_of(command.key), error)
+        self._wake()
+
+    async def _carry_out(self, command: Command) -> None:
+        handle = self._handles.get(command.key)
+        match command:
+            case Start():
+                await asyncio.to_thread(self._start, command)
+            case Begin() if handle is not None:
+                await handle.begin.remote(command.incarnation, command.work)
+            case Stop() if handle is not None:
+                await handle.stop.remote(command.incarnation, command.grace_s, command.save)
+            case Kill() if handle is not None:
+                await asyncio.to_thread(ray.kill, handle, no_restart=True)
+
+    def _start(self, command: Start) -> None:
+        placed, key = command.placed, command.key
+        options: dict[str, Any] = {
+            "name": name_of(key),
+            "namespace": self._namespace,
+            "lifetime": "detached",
+            "max_restarts": 0,
+            "num_cpus": placed.cpus,
+            "num_gpus": placed.gpu_thousandths / WHOLE,
+            "max_concurrency": 100,
+        }
+        if placed.mem_gib:
+            options["memory"] = int(placed.mem_gib * _GIB)
+        if placed.node_id is not None:
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(placed.node_id, soft=False)
+        if command.accelerator_type is not None:
+            options["accelerator_type"] = command.accelerator_type
+        try:
+            self._handles[key] = (
+                ray.remote(TrainerActor)
+                .options(**options)
+                .remote(key.job_id, key.attempt, key.rank, orphan_timeout_s=self._orphan_timeout_s)
+            )
+        except ValueError as error:  # the name is taken: it was started before
+            _LOG.info("trainer %s is there already: %s", name_of(key), error)
+
+
+async def _ask(handle: Any) -> Process:
+    try:
+        found: Described = await handle.describe.remote()
+    except ActorDiedError:
+        return Process(state="dead")
+    except RayError:  # unreachable is not dead
+        return Process(state="starting")
+    return Process(
+        state="up",
+        node_id=found.node_id,
+        devices=found.devices,
+        pid=found.pid,
+        incarnation=found.incarnation,
+        begun=found.begun,
+        quiet_s=found.quiet_s,
+    )
+
+
+def _node(node: dict[str, Any], free: dict[str, float]) -> Node:
+    total = node["Resources"]
+    types = [name.removeprefix("accelerator_type:") for name in total if name.startswith("accelerator_type:")]
+    return Node(
+        node_id=node["NodeID"],
+        state="up" if node["Alive"] else "dead",
+        name=node["NodeName"],
+        gpus=int(total.get("GPU", 0)),
+        cpus=total.get("CPU", 0.0),
+        mem_gib=total.get("memory", 0.0) / _GIB,
+        free_gpu_thousandths=round(free.get("GPU", 0.0) * WHOLE),
+        free_cpus=free.get("CPU", 0.0),
+        free_mem_gib=free.get("memory", 0.0) / _GIB,
+        accelerator_type=types[0] if types else None,
+    )

@@ -1,0 +1,207 @@
+"""The scheduler's desk: a user's request becomes facts, and is answered once they are durable.
+
+Every method is idempotent: ids of jobs and requests are made by the driver, so a call that is made again, because its
+answer was lost, gets the same answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from itertools import islice
+
+import ftactors
+from ftactors.core import requests
+from ftactors.core.errors import JobNotFoundError
+from ftactors.core.events import AnyEvent, JobSubmitted, ModelImported, Recorded
+from ftactors.core.job import HOLDING_PHASES
+from ftactors.core.models import Model
+from ftactors.core.service_config import ServiceConfig
+from ftactors.core.status import TERMINAL_STATUSES, FineTuningJobStatusInfo, JobStatus, describe
+from ftactors.runtime.scheduler import Scheduler
+
+_LONGEST_WATCH_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Who answers, and by which rules."""
+
+    version: str
+    config: ServiceConfig
+    epoch: int
+    seq: int
+    places: bool
+    """Whether jobs are placed; False before the first start and after a stop."""
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFacts:
+    """What a submit must know of the cluster."""
+
+    nodes: int
+    gpus: int
+    cpus: float
+
+
+class Desk:
+    """Answers drivers.
+
+    Args:
+        scheduler: Opened before any method but the constructor is called.
+        pid: Of the scheduler's process.
+    """
+
+    def __init__(self, scheduler: Scheduler, *, pid: int) -> None:
+        self._scheduler = scheduler
+        self._pid = pid
+
+    async def hello(self) -> Hello:
+        """Return the version, the rules, and how far the log is."""
+        state = self._scheduler.state
+        return Hello(ftactors.__version__, state.rules, state.epoch, state.seq, state.places, self._pid)
+
+    async def start(self, config: ServiceConfig, by: str) -> ServiceConfig:
+        """Let the service place jobs; return the rules in force, which are those of a service that runs already."""
+        state = self._scheduler.state
+        if not state.places:
+            await self._record(requests.start(state, config, by=by))
+        return state.rules
+
+    async def stop(self, by: str) -> None:
+        """Ask all trainers to checkpoint and stop; nothing is placed from now on."""
+        state = self._scheduler.state
+        await self._record(requests.stop(state, grace_s=state.rules.stop_grace_seconds, by=by))
+
+    async def is_stopped(self) -> bool:
+        """Return whether the service was asked to stop and holds nothing any more."""
+        state, seen = self._scheduler.state, self._scheduler.seen
+        held = any(job.phase in HOLDING_PHASES for job in state.jobs.values())
+        return not (state.places or held or any(found.state != "dead" for found in seen.processes.values()))
+
+    async def cluster(self) -> ClusterFacts:
+        """Return what the cluster has, once it was looked at in full."""
+        while not self._scheduler.seen.complete:
+            await asyncio.sleep(0.05)
+        nodes = [node for node in self._scheduler.seen.nodes.values() if node.state == "up"]
+        return ClusterFacts(len(nodes), sum(node.gpus for node in nodes), sum(node.cpus for node in nodes))
+
+    async def submit(self, submitted: JobSubmitted) -> FineTuningJobStatusInfo:
+        """Accept a job and return its status, queued; see `core.requests.submit` for what it raises."""
+        job_id, fact = requests.submit(self._scheduler.state, submitted)
+        if fact is not None:
+            self._scheduler.record(fact)
+        return await self._known_status(job_id)
+
+    async def status(self, job_id: str) -> FineTuningJobStatusInfo | None:
+        """Return a job's status; None where there is no such job."""
+        document = self._document(job_id)
+        await self._durable_for(job_id)
+        return document
+
+    async def jobs(
+        self, status: JobStatus | None, limit: int, offset: int, after: str | None
+    ) -> list[FineTuningJobStatusInfo]:
+        """Return a page of jobs, newest first."""
+        state, waiting = self._scheduler.state, self._scheduler.waiting()
+        ids = state.newest_first(status, before=after)
+        if status is not None and status not in TERMINAL_STATUSES:
+            ids = (job_id for job_id in ids if job_id in state.jobs)
+        documents = (
+            describe(state.jobs[job_id], waiting.get(job_id)) if job_id in state.jobs else state.finished[job_id]
+            for job_id in ids
+        )
+        matching = (document for document in documents if status is None or document.status == status)
+        page = [*islice(matching, offset, offset + limit)]
+        if page:
+            await self._scheduler.log.durable(max(state.last_seq(document.job_id) for document in page))
+        return page
+
+    async def cancel(self, job_id: str, request_id: str, by: str) -> bool:
+        """Return whether the job is, or will be, cancelled by this request."""
+        state = self._scheduler.state
+        accepted, fact = requests.cancel(
+            state, job_id, request_id=request_id, by=by, grace_s=state.rules.cancel_grace_seconds
+        )
+        await self._record(fact)
+        await self._durable_for(job_id)
+        return accepted
+
+    async def pause(self, job_id: str, request_id: str, by: str) -> FineTuningJobStatusInfo:
+        """Let a job wait until it is resumed; if it trains, it checkpoints and gives its share back."""
+        await self._record(requests.pause(self._scheduler.state, job_id, request_id=request_id, by=by))
+        return await self._known_status(job_id)
+
+    async def resume(self, job_id: str, request_id: str, by: str) -> FineTuningJobStatusInfo:
+        """Let a paused job go on."""
+        await self._record(requests.resume(self._scheduler.state, job_id, request_id=request_id, by=by))
+        return await self._known_status(job_id)
+
+    async def watch(self, job_id: str, after_seq: int) -> tuple[int, FineTuningJobStatusInfo]:
+        """Return a job's status and its last seq once that is above `after_seq`, or after a while in any case.
+
+        Raises:
+            JobNotFoundError: there is no such job.
+        """
+        deadline = asyncio.get_running_loop().time() + _LONGEST_WATCH_S
+        while self._scheduler.state.last_seq(job_id) <= after_seq:
+            left_s = deadline - asyncio.get_running_loop().time()
+            if left_s <= 0 or not self._scheduler.state.last_seq(job_id):
+                break
+            try:
+                await asyncio.wait_for(self._scheduler.changed(), min(left_s, 1.0))
+            except TimeoutError:
+                continue
+        seq = self._scheduler.state.last_seq(job_id)
+        return seq, await self._known_status(job_id)
+
+    async def events(self, job_id: str) -> list[Recorded]:
+        """Return all events of a job, oldest first.
+
+        Raises:
+            JobNotFoundError: there is no such job.
+        """
+        await self._known_status(job_id)
+        return await self._scheduler.log.read(job_id=job_id)
+
+    async def import_model(self, event: ModelImported) -> Model:
+        """Register a model; see `core.requests.import_model` for what it raises."""
+        await self._record(requests.import_model(self._scheduler.state, event))
+        return self._scheduler.state.models[event.model_id]
+
+    async def models(self) -> list[Model]:
+        """Return the registered models, oldest first."""
+        models = [*self._scheduler.state.models.values()]
+        if models:
+            await self._scheduler.log.durable(max(model.registered_seq for model in models))
+        return models
+
+    async def delete_model(self, model_id: str, by: str) -> Model:
+        """Delete a model from the registry and return what it was; see `core.requests.delete_model`."""
+        fact = requests.delete_model(self._scheduler.state, model_id, by=by)
+        model = self._scheduler.state.models[model_id]
+        await self._record(fact)
+        return model
+
+    async def _record(self, fact: AnyEvent | None) -> None:
+        if fact is not None:
+            await self._scheduler.log.durable(self._scheduler.record(fact))
+
+    async def _durable_for(self, job_id: str) -> None:
+        seq = self._scheduler.state.last_seq(job_id)
+        if seq:
+            await self._scheduler.log.durable(seq)
+
+    def _document(self, job_id: str) -> FineTuningJobStatusInfo | None:
+        job = self._scheduler.state.jobs.get(job_id)
+        if job is None:
+            return self._scheduler.state.finished.get(job_id)
+        return describe(job, self._scheduler.waiting().get(job_id))
+
+    async def _known_status(self, job_id: str) -> FineTuningJobStatusInfo:
+        document = self._document(job_id)
+        if document is None:
+            raise JobNotFoundError(f"there is no job {job_id!r}")
+        await self._durable_for(job_id)
+        return document

@@ -1,0 +1,104 @@
+"""The last words of a process that could not do its work: from an exception, or from how it died."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import traceback
+from collections.abc import Iterator
+
+from ftactors.core.errors import ConfigurationError, DatasetLostError, JobExecutionError
+from ftactors.core.events import Stage
+from ftactors.core.work import DatasetMissing, Failed
+
+OUT_OF_MEMORY_HINT = (
+    "lower per_device_train_batch_size (and raise gradient_accumulation_steps), lower max_seq_length, "
+    "or turn gradient_checkpointing on"
+)
+DISK_FULL_HINT = "free space where the job writes, or lower save_total_limit"
+KILLED_HINT = (
+    "the kernel kills this way when the host's memory runs out: ask for more resources.memory_gib, "
+    "or lower per_device_train_batch_size or max_seq_length"
+)
+_NO_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "Cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+_NO_SPACE_TEXT = "No space left on device"  # safetensors and torch raise errors of their own with it
+
+
+def last_word_for(error: Exception, *, stage: Stage | None, dataset: str | None) -> Failed | DatasetMissing:
+    """Return the last word of a process whose work ended with `error`.
+
+    Args:
+        error: What the work raised.
+        stage: The stage it was in.
+        dataset: The path of the prepared data, where the work had any.
+    """
+    match error:
+        case DatasetLostError() if dataset is not None:
+            return DatasetMissing(path=dataset, message=str(error))
+        case JobExecutionError():
+            return Failed(
+                stage=stage,
+                error_type=error.error_type,
+                message=error.message,
+                hint=error.hint,
+                retryable=error.retryable,
+            )
+        case ConfigurationError():
+            return Failed(stage=stage, error_type="configuration", message=str(error))
+    error_type, hint = _kind_of(error)
+    return Failed(stage=stage, error_type=error_type, message=_told(error), hint=hint, retryable=True)
+
+
+def last_word_of_the_dead(pid: int, code: int, *, stage: Stage | None, asked_for: bool, log_tail: list[str]) -> Failed:
+    """Return the last word for a process that ended without saying one.
+
+    Args:
+        pid: The process.
+        code: Its exit code; negative for the signal that killed it.
+        stage: The stage it was in.
+        asked_for: Whether its own actor killed it.
+        log_tail: The last lines of its log.
+    """
+    how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+    why = ", as its trainer actor was told to" if asked_for else " before its work was done"
+    logged = "".join(f"\n  {line}" for line in log_tail)
+    return Failed(
+        stage=stage,
+        error_type="process_died",
+        message=f"the training process (pid {pid}) {how}{why}" + (f"; its log ends with:{logged}" if logged else ""),
+        hint=KILLED_HINT if code == -signal.SIGKILL and not asked_for else None,
+        retryable=True,
+    )
+
+
+def _kind_of(error: Exception) -> tuple[str, str | None]:
+    for link in _chain(error):
+        if isinstance(link, MemoryError) or _is_torch_out_of_memory(link):
+            return "out_of_memory", OUT_OF_MEMORY_HINT
+        if getattr(link, "errno", None) in {errno.ENOSPC, errno.EDQUOT} or _NO_SPACE_TEXT in str(link):
+            return "disk_full", DISK_FULL_HINT
+    return "internal", None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _is_torch_out_of_memory(error: BaseException) -> bool:
+    """Tell by name and text: torch is not imported here, and some of its allocators raise a plain RuntimeError."""
+    if any(kind.__name__ == "OutOfMemoryError" and kind.__module__ == "torch" for kind in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY_TEXTS)
+
+
+def _told(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name})" if frames else ""
+    text = str(error)
+    return f"{type(error).__name__}: {text}{where}" if text else f"{type(error).__name__}{where}"
+
+
+def _signal_name(number: int) -> str:
+    return next((known.name for known in signal.Signals if known == number), f"signal {number}")

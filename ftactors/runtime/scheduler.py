@@ -1,0 +1,218 @@
+"""The scheduler: it records facts, and brings the cluster to what they say. Knows neither Ray nor processes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from ftactors.core.decide import decide, process_keys
+from ftactors.core.errors import IllegalEventError, LogFullError, LogRefusedError, StaleReportError
+from ftactors.core.events import AnyEvent, EvaluationReported, LogOpened, ProgressReported
+from ftactors.core.job import WAITING_PHASES
+from ftactors.core.queue import waiting_jobs
+from ftactors.core.reports import fact_of, failed
+from ftactors.core.seen import ProcessKey, Seen
+from ftactors.core.state import State, Undo
+from ftactors.core.status import Waiting
+from ftactors.core.wanted import wanted
+from ftactors.core.work import Failed, Report
+from ftactors.log.log import EventLog
+from ftactors.log.protocol import Storage
+from ftactors.runtime.clock import Clock
+from ftactors.runtime.protocol import Cluster, ProcessGoneError
+
+_LOG = logging.getLogger(__name__)
+_BUSY_S = 1.0
+"""The longest wait between two looks while there are jobs."""
+_RETRY_S = 2.0
+"""The wait after the disk was full."""
+
+
+class Scheduler:
+    """State, log and cluster, kept in agreement.
+
+    Args:
+        storage: The event log's.
+        cluster: Where trainers run.
+        on_fatal: Called when only a new process, which replays the log, can go on.
+    """
+
+    def __init__(self, storage: Storage, cluster: Cluster, *, on_fatal: Callable[[BaseException], None]) -> None:
+        self.state = State()
+        self.log = EventLog(storage, on_undone=self._undo_from, on_fatal=on_fatal)
+        self.cluster = cluster
+        self.seen = Seen()
+        self._clock = Clock()
+        self._undos: deque[tuple[int, Undo]] = deque()
+        """How to take back each event that is not durable yet."""
+        self._woken = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._pulls: dict[tuple[ProcessKey, str], asyncio.Task[None]] = {}
+
+    def now(self) -> float:
+        """Return the service's time."""
+        return self._clock.now()
+
+    async def open(self, opened: LogOpened) -> None:
+        """Take the log, fold it, and record that it was opened.
+
+        Raises:
+            LogRefusedError: the log is another's, damaged or too new; what was folded so far can be read.
+        """
+        await asyncio.to_thread(self._replay)
+        self.state.epoch = self.log.epoch
+        self._clock = Clock(at_least=self.state.at)
+        self.cluster.on_change(self.wake)
+        await self.log.durable(self.record(opened))
+
+    def record(self, event: AnyEvent) -> int:
+        """Take an event in and put it on its way to the disk; return its seq.
+
+        Raises:
+            IllegalEventError: it is not legal now.
+            StaleReportError: it comes from an attempt that was given up.
+            LogRefusedError: nothing can be recorded any more.
+        """
+        recorded = self.state.recorded(event, self.now())
+        undo = self.state.apply(recorded)
+        try:
+            self.log.append(recorded)
+        except BaseException:
+            undo()
+            raise
+        while self._undos and self._undos[0][0] <= self.log.durable_seq:
+            self._undos.popleft()
+        self._undos.append((recorded.seq, undo))
+        if not isinstance(event, ProgressReported | EvaluationReported):
+            self.wake()
+        self._pulse()
+        return recorded.seq
+
+    def wake(self) -> None:
+        """Ask for a step soon; asking twice before it makes one step."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Step for ever; returns only when the log refuses."""
+        while True:
+            self._woken.clear()
+            try:
+                await self.step()
+            except LogFullError as error:
+                _LOG.warning("%s; nothing was done, and it is tried again", error)
+                await asyncio.sleep(_RETRY_S)
+            except LogRefusedError:
+                _LOG.exception("the scheduler stops placing jobs")
+                return
+            await self._rest()
+
+    async def step(self) -> None:
+        """Look at the cluster, then tick."""
+        expected = [key for job in self.state.jobs.values() for key in process_keys(job)]
+        self.seen = await self.cluster.look(as_of_seq=self.state.seq, expected=expected)
+        await self.tick()
+
+    async def tick(self) -> None:
+        """One step of reconciliation. Safe to repeat, and safe to die in: what is still wanted is seen again."""
+        for fact in decide(self.state, self.seen, self.now()):  # no await in here
+            self.record(fact)
+        commands = wanted(self.state, self.seen, self.now())
+        await self.log.durable(self.state.seq)
+        for command in commands:
+            self.cluster.execute(command)
+        self._pull_from_started()
+
+    def waiting(self) -> dict[str, Waiting]:
+        """Return the place in the queue of each job that waits."""
+        return waiting_jobs(self.state, self.seen, self.now())
+
+    async def changed(self) -> None:
+        """Wait until the next event is recorded."""
+        await self._changed.wait()
+
+    async def close(self) -> None:
+        """Stop pulling, and give the log back; what runs on the cluster stays."""
+        for pull in self._pulls.values():
+            pull.cancel()
+        await asyncio.gather(*self._pulls.values(), return_exceptions=True)
+        await self.cluster.close()
+        await self.log.close()
+
+    def _replay(self) -> None:
+        for recorded in self.log.open():
+            self.state.apply(recorded)
+
+    def _undo_from(self, seq: int) -> None:
+        while self._undos and self._undos[-1][0] >= seq:
+            self._undos.pop()[1]()
+
+    def _pulse(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _rest(self) -> None:
+        """Wait for a reason to step, or for the time to look again."""
+        poll_s = self.state.rules.job_queue_poll_interval_seconds
+        busy = any(not job.paused or job.phase not in WAITING_PHASES for job in self.state.jobs.values())
+        try:
+            await asyncio.wait_for(self._woken.wait(), min(poll_s, _BUSY_S) if busy else poll_s)
+        except TimeoutError:
+            return
+
+    def _pull_from_started(self) -> None:
+        """Keep one pull pending at the first rank of each attempt that has started."""
+        for job in self.state.jobs.values():
+            if job.attempt is None or job.attempt.incarnation is None:
+                continue
+            pull = (next(process_keys(job)), job.attempt.incarnation)
+            if pull not in self._pulls:
+                task = self._pulls[pull] = asyncio.get_running_loop().create_task(self._pull(*pull))
+                task.add_done_callback(lambda done, pull=pull: self._pulled(pull, done))  # type: ignore[misc]
+
+    def _pulled(self, pull: tuple[ProcessKey, str], done: asyncio.Task[None]) -> None:
+        self._pulls.pop(pull, None)
+        if not done.cancelled() and (error := done.exception()) is not None:
+            _LOG.error("pulling reports of %s ended: %s", pull[0], error, exc_info=error)
+
+    async def _pull(self, key: ProcessKey, incarnation: str) -> None:
+        """Take the reports of an attempt until it has ended or its process is gone."""
+        dropped = 0  # the last report that was dropped, for the job was being cancelled
+        while (attempt := self._attempt_of(key)) is not None:
+            try:
+                reports = await self.cluster.reports(key, incarnation, after=max(attempt, dropped))
+            except ProcessGoneError as error:
+                _LOG.info("%s", error)
+                self.wake()
+                return
+            for report in reports:
+                self._take(key, report)
+                dropped = report.number
+            try:
+                await self.log.durable(self.state.seq)
+            except LogFullError:  # undone: the trainer still has them
+                dropped = 0
+                await asyncio.sleep(_RETRY_S)
+
+    def _attempt_of(self, key: ProcessKey) -> int | None:
+        """Return the last report recorded of an attempt; None where the job does not hold it."""
+        job = self.state.jobs.get(key.job_id)
+        if job is None or job.attempt is None or job.attempt.number != key.attempt:
+            return None
+        return job.attempt.report
+
+    def _take(self, key: ProcessKey, report: Report) -> None:
+        """Record what a report tells."""
+        job = self.state.jobs.get(key.job_id)
+        if job is None or job.attempt is None or job.attempt.number != key.attempt or report.number <= job.attempt.report:
+            return
+        rules, now = self.state.rules, self.now()
+        fact = fact_of(job, report, stopping=self.state.service.stop is not None, rules=rules, now=now)
+        if fact is None:
+            return
+        try:
+            self.record(fact)
+        except (IllegalEventError, StaleReportError) as error:
+            word = Failed(error_type="protocol", message=f"its trainer said what cannot be true now: {error}")
+            self.record(failed(job, word, cause="protocol", counts=True, report=None, rules=rules, now=now))

@@ -1,0 +1,131 @@
+"""The trainer actor: it holds a share of the cluster, supervises one child process, and keeps its reports.
+
+Thin on purpose: nothing in here imports torch, and the work is never done in this process, so that it always answers.
+All of its methods run in one event loop; do not give them concurrency groups, for each of those is a loop of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from uuid import uuid4
+
+import ray
+
+from ftactors.core.errors import StaleReportError
+from ftactors.core.work import Report, StopOrder, Stopped, Work
+from ftactors.runtime.child import Child
+from ftactors.runtime.described import Described
+from ftactors.runtime.failure import last_word_for
+from ftactors.runtime.outbox import Outbox
+
+PULL_WAIT_S = 20.0
+"""How long a pull waits for a report."""
+ORPHAN_GRACE_S = 600.0
+"""How long an orphan's work may take to checkpoint: nobody waits for its share, so a large model may have its time."""
+
+
+class TrainerActor:
+    """One rank of one attempt. It starts empty and touches no file or device before `begin`.
+
+    Args:
+        job_id: The job.
+        attempt: The attempt's number within the job.
+        rank: The rank within the attempt.
+        orphan_timeout_s: After so long without a pull, the work is stopped with a checkpoint and the actor exits.
+    """
+
+    def __init__(self, job_id: str, attempt: int, rank: int, *, orphan_timeout_s: float) -> None:
+        self._job_id, self._attempt, self._rank = job_id, attempt, rank
+        self._incarnation = uuid4().hex
+        self._outbox = Outbox()
+        self._child: Child | None = None
+        self._never_to_begin = False
+        self._orphan_timeout_s = orphan_timeout_s
+        self._wanted_at = time.monotonic()
+        self._watch = asyncio.get_running_loop().create_task(self._exit_when_orphaned())
+
+    async def describe(self) -> Described:
+        """Return what and where this actor is, and how its work is."""
+        context = ray.get_runtime_context()
+        return Described(
+            job_id=self._job_id,
+            attempt=self._attempt,
+            rank=self._rank,
+            incarnation=self._incarnation,
+            node_id=context.get_node_id(),
+            devices=tuple(device for ids in context.get_accelerator_ids().values() for device in ids),
+            pid=os.getpid(),
+            begun=self._child is not None or self._never_to_begin,
+            quiet_s=self._child.quiet_s if self._child else 0.0,
+            last_report=self._outbox.last_number,
+            ended=self._never_to_begin or (self._child is not None and self._child.ended.is_set()),
+        )
+
+    async def begin(self, incarnation: str, work: Work) -> bool:
+        """Start the work, once however often it is called; return False where another incarnation is meant."""
+        if incarnation != self._incarnation:
+            return False
+        if self._child is None and not self._never_to_begin:
+            self._wanted_at = time.monotonic()
+            try:
+                self._child = Child(work, self._outbox.put, threads=_threads())
+            except OSError as error:
+                self._never_to_begin = True
+                self._outbox.put(last_word_for(error, stage=None, dataset=None))
+        return True
+
+    async def reports(self, incarnation: str, after: int) -> list[Report]:
+        """Return the reports above `after`, and drop those up to it; none where none comes within `PULL_WAIT_S`.
+
+        Raises:
+            StaleReportError: another incarnation is meant.
+        """
+        if incarnation != self._incarnation:
+            raise StaleReportError(
+                f"attempt {self._attempt} of job {self._job_id!r}, rank {self._rank}: reports of incarnation "
+                f"{incarnation} were asked for, but this actor is incarnation {self._incarnation}"
+            )
+        self._wanted_at = time.monotonic()
+        found = await self._outbox.after(after, wait_s=PULL_WAIT_S)
+        self._wanted_at = time.monotonic()
+        return found
+
+    async def stop(self, incarnation: str, grace_s: float, save: bool) -> None:  # noqa: FBT001 - Ray calls it by position
+        """Let the work stop at its next step, and kill it after `grace_s` seconds; see `Child.stop`.
+
+        Work that has not begun never will. An order for another incarnation does nothing.
+        """
+        if incarnation == self._incarnation:
+            self._stop(StopOrder(grace_s=grace_s, save=save))
+
+    async def kill_child(self) -> None:
+        """Kill the work's process; return when it is gone."""
+        if self._child is not None:
+            self._child.kill()
+            await self._child.ended.wait()
+
+    def _stop(self, order: StopOrder) -> None:
+        if self._child is not None:
+            self._child.stop(order)
+        elif not self._never_to_begin:
+            self._never_to_begin = True
+            self._outbox.put(Stopped(clean=True))  # nothing was begun, so nothing is lost
+
+    async def _exit_when_orphaned(self) -> None:
+        """Exit once nobody has pulled for the timeout, but let the work stop first."""
+        while True:
+            left_s = self._wanted_at + self._orphan_timeout_s - time.monotonic()
+            if left_s > 0:
+                await asyncio.sleep(left_s)
+            elif self._child is not None and not self._child.ended.is_set():
+                self._child.stop(StopOrder(grace_s=ORPHAN_GRACE_S, save=True))
+                await self._child.ended.wait()  # whoever pulls meanwhile keeps the actor
+            else:
+                os._exit(0)  # no exception ends an actor from a background task
+
+
+def _threads() -> int:
+    """Return the number of whole CPUs that Ray has given this actor, but at least 1."""
+    return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))

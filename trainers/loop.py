@@ -1,0 +1,279 @@
+"""TRL's training loop, with our evaluation, our checkpoints and our reports."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers.trainer_callback import PrinterCallback
+from trl import SFTTrainer
+
+from ftactors.core.config import Metric
+from ftactors.core.errors import DivergedError
+from ftactors.core.session import Stop
+from ftactors.core.work import CheckpointWritten, Evaluated
+from trainers.checkpoints import Checkpoints, Resumption
+from trainers.evaluation import Evaluation, HeldOut, finite
+from trainers.reporting import Reporter
+from trainers.rows import NOT_TRAINED
+from trainers.tally import Criterion, Mean, Tally
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conduct:
+    """How a loop behaves beyond what transformers knows."""
+
+    reporter: Reporter
+    checkpoints: Checkpoints
+    tally: Tally
+    held_out: HeldOut | None
+    metrics: tuple[Metric, ...]
+    """What is told of an evaluation."""
+    criterion: Criterion
+    keeps_best: bool
+    """Checkpoint every best model, never prune it, and end with it."""
+    checkpoint_every_s: float
+    resumption: Resumption
+
+
+class Loop(SFTTrainer):
+    """TRL's trainer for rows that are encoded already.
+
+    Args:
+        conduct: How it behaves beyond what transformers knows.
+        arguments: Those of `SFTTrainer`.
+    """
+
+    def __init__(self, conduct: Conduct, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.conduct = conduct
+        self.latest: tuple[int, Evaluation] | None = None
+        """The last evaluation, and its step."""
+        self.saved_step = conduct.tally.step
+        self.checkpointed_at = time.monotonic()
+        self.grad_norm = 0.0
+        self.seen_tokens = 0
+        """Tokens of this attempt that were not padding, whether or not they were to be predicted."""
+        self.recent = Mean()
+        """The loss since the last progress."""
+        for parameter in self.tuned.parameters():  # TRL makes adapters on a quantized base bf16, and small steps zero
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        self.remove_callback(PrinterCallback)
+        self.add_callback(_Hooks(self))
+
+    @property
+    def tuned(self) -> PreTrainedModel | PeftModel:
+        """The model that is trained."""
+        return cast("PreTrainedModel | PeftModel", self.model)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether training ended because of an order to stop."""
+        return self.conduct.reporter.stop_order is not None
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether all that was trained is in a checkpoint."""
+        return self.state.global_step in (0, self.saved_step)
+
+    def run(self) -> None:
+        """Train to the end.
+
+        Raises:
+            Stop: an order to stop came; if it wanted a checkpoint, there is one.
+            DivergedError: a loss or a gradient norm was not finite.
+        """
+        self.conduct.reporter.check_stop()
+        checkpoint = self.conduct.resumption.path
+        self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        self.conduct.reporter.check_stop()
+
+    def load_best(self) -> bool:
+        """Go back to the best model, and return whether that is another than the last."""
+        best = self.conduct.tally.best
+        if not self.conduct.keeps_best or best is None or best.path is None or best.step == self.state.global_step:
+            return False
+        self._load_from_checkpoint(best.path)
+        return True
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Return a micro-batch's loss, counted."""
+        trained, seen = (inputs["labels"][:, 1:] != NOT_TRAINED).sum(), inputs["attention_mask"].sum()
+        loss: torch.Tensor = super().training_step(  # type: ignore[no-untyped-call]
+            model, inputs, num_items_in_batch
+        )
+        if num_items_in_batch is None:  # the model's loss is the mean of the micro-batch, shared among those of a step
+            num_items_in_batch = trained * self.current_gradient_accumulation_steps
+        total, tokens = float(loss * num_items_in_batch), int(trained)
+        if not math.isfinite(total):
+            raise self.diverged("loss", total, self.state.global_step + 1)
+        self.conduct.tally.add(total, tokens)
+        self.recent.add(total, tokens)
+        self.seen_tokens += int(seen)
+        return loss
+
+    def diverged(self, what: str, value: float, step: int) -> DivergedError:
+        """Return the error of a step where something that must be finite is not."""
+        good = f"the last good checkpoint is that of step {self.saved_step}" if self.saved_step else "no checkpoint yet"
+        return DivergedError(
+            f"the {what} at step {step} is {value} (learning rate {self._get_learning_rate():.3g}; {good})",
+            hint="lower the learning rate, add warmup_steps, or lower max_grad_norm",
+        )
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Measure the held-out rows, token by token; an order to stop ends this, and training too."""
+        conduct, step = self.conduct, self.state.global_step
+        if conduct.held_out is None:
+            return {}
+        try:
+            evaluation = conduct.held_out.measure(self.tuned, lambda _: self._in_evaluation())
+        except Stop:
+            self.obey()
+            return {}
+        if not math.isfinite(evaluation.loss):
+            raise self.diverged("held-out loss", evaluation.loss, step)
+        metrics = evaluation.metrics(conduct.metrics)
+        conduct.reporter.say(Evaluated(of="tuned", stage=conduct.reporter.stage, step=step, metrics=metrics))
+        conduct.reporter.line({"step": step, **{f"eval_{name}": value for name, value in metrics.items()}})
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self._judge(step, evaluation)
+        return {}
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Write a line of the training loss, the mean over all tokens since the last line."""
+        conduct = self.conduct
+        if "loss" in logs:
+            conduct.reporter.line(
+                {
+                    "step": self.state.global_step,
+                    "epoch": self.state.epoch,
+                    "loss": conduct.tally.logged.take(),
+                    "learning_rate": logs["learning_rate"],
+                    "grad_norm": self.grad_norm,
+                    "trained_tokens": conduct.tally.train.tokens,
+                }
+            )
+        super().log(logs, start_time)
+
+    def obey(self) -> None:
+        """End training at an order to stop, after a checkpoint if it wants one."""
+        order = self.conduct.reporter.stop_order
+        self.control.should_training_stop = True
+        self.control.should_evaluate = self.control.should_log = False
+        self.control.should_save = order is not None and order.save
+
+    def _in_evaluation(self) -> None:
+        self.conduct.reporter.still_at_work()
+        self.conduct.reporter.check_stop()
+
+    def _judge(self, step: int, evaluation: Evaluation) -> None:
+        """Keep the best model, and give up where there was none for long."""
+        conduct = self.conduct
+        self.latest = (step, evaluation)
+        is_best = conduct.criterion.judge(conduct.tally, step, evaluation.value(conduct.criterion.metric))
+        if is_best and conduct.keeps_best:
+            self.control.should_save = True
+        if conduct.criterion.gives_up(conduct.tally):
+            print(f"no improvement in {conduct.criterion.patience} evaluations: training ends", flush=True)  # noqa: T201
+            self.control.should_training_stop = True
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Write a checkpoint: staged by transformers, then renamed, then told."""
+        conduct, step = self.conduct, self.state.global_step
+        if step == self.saved_step:  # the end of an epoch can be a step to save at, too
+            return
+        Trainer._save_checkpoint(self, model, trial)  # noqa: SLF001 - TRL's own writes a model card beside it
+        staged, final = conduct.checkpoints.staging / f"checkpoint-{step}", conduct.checkpoints.path_of(step)
+        best = conduct.tally.best
+        if best is not None and best.step == step:
+            best.path = str(final)
+        conduct.tally.step = step
+        conduct.tally.save(staged)
+        keep = best.path if best is not None and conduct.keeps_best else None
+        digest, pruned = conduct.checkpoints.commit(staged, step, keep)
+        conduct.reporter.say(
+            CheckpointWritten(stage=conduct.reporter.stage, step=step, path=str(final), digest=digest, pruned=pruned)
+        )
+        self.saved_step, self.checkpointed_at = step, time.monotonic()
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> float:
+        """Return the norm of the gradients before they were clipped, and keep it."""
+        self.grad_norm = float(super()._get_grad_norm(model, grad_norm))  # type: ignore[no-untyped-call]
+        return self.grad_norm
+
+    def _send_telemetry(self) -> None:
+        """Tell nobody outside what is trained here."""
+
+
+class _Hooks(TrainerCallback):
+    """What a loop does at each step. It comes after transformers' own callbacks, and has the last word."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._began_at = 0.0
+        self._busy_s = 0.0
+        self._seen_tokens = 0
+        self._learning_rate = 0.0
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        state, conduct = self._loop.state, self._loop.conduct
+        conduct.reporter.begin(
+            "training", total_steps=state.max_steps, warnings=conduct.resumption.warnings, step=state.global_step
+        )
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._began_at = time.monotonic()
+
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        loop = self._loop
+        scaler = loop.accelerator.scaler
+        overflowed_in_fp16 = scaler is not None and scaler.get_scale() >= 1  # the scaler skips the step and scales down
+        if not math.isfinite(loop.grad_norm) and not overflowed_in_fp16:
+            raise loop.diverged("gradient norm", loop.grad_norm, loop.state.global_step + 1)
+
+    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+        self._learning_rate = self._loop._get_learning_rate()  # noqa: SLF001 - before the scheduler takes its step
+
+    def on_substep_end(self, *_: Any, **__: Any) -> None:
+        order = self._loop.conduct.reporter.stop_order
+        if order is not None and not order.save:
+            self._loop.obey()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self._busy_s += time.monotonic() - self._began_at
+        self._tell()
+        if time.monotonic() - self._loop.checkpointed_at >= self._loop.conduct.checkpoint_every_s:
+            self._loop.control.should_save = True
+        if self._loop.stopped:
+            self._loop.obey()
+
+    def on_epoch_end(self, *_: Any, **__: Any) -> None:
+        if self._loop.stopped:
+            self._loop.obey()
+
+    def _tell(self) -> None:
+        """Take note of how far training is."""
+        loop = self._loop
+        tokens = loop.seen_tokens - self._seen_tokens
+        said = loop.conduct.reporter.progress(
+            loop.state.global_step,
+            metrics={
+                "loss": loop.recent.value,
+                "learning_rate": self._learning_rate,
+                "grad_norm": finite(loop.grad_norm),
+                "epoch": loop.state.epoch,
+            },
+            tokens_per_second=tokens / self._busy_s if self._busy_s > 0 else None,
+        )
+        if said:
+            loop.recent.take()
+            self._busy_s, self._seen_tokens = 0.0, loop.seen_tokens
