@@ -94,7 +94,7 @@ def _read(path: Path, error: type[ConfigurationError]) -> dict[str, Any]:
 
 
 def _kind(values: object) -> str:
-    return "nothing" if values is None else f"a {type(values).__name__}"
+    return "nothing" if values is None else f"a value of type {type(values).__name__}"
 
 
 class _BrokenFileError(ValueError):

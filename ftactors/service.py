@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import ray
-
 from ftactors.core.config import FineTuningJobConfig
 from ftactors.core.errors import JobNotFoundError, ServiceNotStartedError
 from ftactors.core.events import Recorded
@@ -19,7 +17,8 @@ from ftactors.core.status import FineTuningJobStatusInfo, JobStatus
 from ftactors.jobfile import load_service_config
 from ftactors.models import LLMModelManager
 from ftactors.preview import JobPreview, preview
-from ftactors.runtime.client import SchedulerClient, connect_to_ray, whoami
+from ftactors.runtime.client import SchedulerClient, connect_to_ray, disconnect_from_ray, whoami
+from ftactors.runtime.desk import ClusterFacts
 from ftactors.submission import Factories, Submission, plan_submission
 
 _LOG = logging.getLogger(__name__)
@@ -102,7 +101,7 @@ class LLMFineTuningService:
         self.model_manager.detach()
         if self._owns_ray:
             self._owns_ray = False
-            await asyncio.to_thread(ray.shutdown)
+            await asyncio.to_thread(disconnect_from_ray)
 
     async def submit_fine_tuning_job(
         self, config: JobConfigLike, idempotency_key: str | None = None
@@ -227,6 +226,11 @@ class LLMFineTuningService:
         """
         events: list[Recorded] = await self._started().ask("events", job_id)
         return events
+
+    async def cluster(self) -> ClusterFacts:
+        """Return what the cluster has: nodes, GPUs, CPUs."""
+        facts: ClusterFacts = await self._started().ask("cluster")
+        return facts
 
     def _get_trainer_factory(self, method: str) -> str | type:
         """Return the trainer for a method: a class, or its import path. To be overridden."""

@@ -13,7 +13,7 @@ from handlers import HANDLERS
 from trainers import TRAINERS
 
 from ftactors.core.config import FineTuningJobConfig
-from ftactors.core.errors import ConfigProblem, InvalidJobConfigError, ModelNotFoundError
+from ftactors.core.errors import ConfigProblem, InvalidJobConfigError, ModelImportError, ModelNotFoundError
 from ftactors.core.events import JobSubmitted, ModelRef, RegistrarRef
 from ftactors.core.load import draft_job
 from ftactors.core.problems import value_of
@@ -85,7 +85,7 @@ async def plan_submission(
         ModelNotFoundError: there is no such base model.
     """
     draft = draft_job(await asyncio.to_thread(read_job_file, source) if isinstance(source, str | Path) else source)
-    asked = draft.config
+    asked = _at_home(draft.config)
     problems = [*draft.problems, *_outside_roots(asked, rules)]
     base = await _base(draft.base_model_id, manager, problems)
     resolved = resolve(
@@ -107,13 +107,25 @@ async def plan_submission(
     )
 
 
+def _at_home(config: FineTuningJobConfig) -> FineTuningJobConfig:
+    """Return the job with `~` written out, which other machines would read in another way."""
+    base, source = config.hyperparameters.output_dir_base, config.dataset_config
+    changes: dict[str, Any] = {}
+    if base is not None:
+        expanded = {"output_dir_base": str(Path(base).expanduser())}
+        changes["hyperparameters"] = config.hyperparameters.model_copy(update=expanded)
+    if source.source_type == "file_path":
+        changes["dataset_config"] = source.model_copy(update={"path_or_id": str(Path(source.path_or_id).expanduser())})
+    return config.model_copy(update=changes)
+
+
 async def _base(model_id: str | None, manager: LLMModelManager, problems: list[ConfigProblem]) -> BaseModelFound:
     """Return the base model; where there is none, the other problems go first, for they can be told all at once."""
     if model_id is None:
         raise InvalidJobConfigError(problems)
     try:
         return await manager.find_base(model_id)
-    except ModelNotFoundError:
+    except (ModelNotFoundError, ModelImportError):
         if problems:
             raise InvalidJobConfigError(problems) from None
         raise

@@ -1,17 +1,25 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
+from ftactors.cli import main
 from ftactors.core.config import FineTuningJobConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PACKAGES = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]["packages"]
+
+
+def commands_named_in(document: str) -> set[str]:
+    """Return the words after `ftactors` where a line of code or a backquote begins with it."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return set(re.findall(r"(?:`|&& |^)ftactors ([a-z]+)", text, re.MULTILINE))
 
 
 def block(language: str) -> str:
@@ -36,6 +44,18 @@ def test_the_readme_has_the_two_commands_of_a_new_user():
         "pip install -e . -c constraints.txt && ftactors demo",
         "pip install -e '.[test]' -c constraints.txt && pytest",
     ]
+
+
+@pytest.mark.parametrize("document", ["README.md", "cluster.yaml"])
+def test_what_a_document_tells_to_type_is_a_command(document, capsys):
+    named = commands_named_in(document)
+    with pytest.raises(SystemExit) as end:
+        sys.exit(main(["--help"]))
+    commands = set(re.findall(r"^\W*([a-z]+)  ", capsys.readouterr().out, re.MULTILINE))
+
+    assert end.value.code == 0
+    assert named
+    assert named - commands == set()
 
 
 @pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"])

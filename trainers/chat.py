@@ -83,8 +83,15 @@ def render_turns(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> R
                     f" {len(turns)}, what came before it, or what was asked, is written in another way",
                     hint="take a chat template that writes each turn once and leaves it as it is",
                 )
-            trained.append((len(asked), len(answered)))
+            trained.append((len(asked), _end_of_answer(answered, turn)))
     return _ended(tokenizer, Rendered(text, tuple(trained)), turns[-1])
+
+
+def _end_of_answer(answered: str, turn: Turn) -> int:
+    """Return where an answer ends: after its end marker, for the model never writes the white space that follows it."""
+    stripped = answered.rstrip()
+    has_marker = not stripped.endswith(turn["content"].rstrip())
+    return len(stripped) if has_marker else len(answered)
 
 
 def _ended(tokenizer: PreTrainedTokenizerBase, rendered: Rendered, last: Turn) -> Rendered:

@@ -93,13 +93,12 @@ def resumption(wanted: CheckpointRef | None, others: Sequence[str]) -> Resumptio
     fallback = next(
         (Path(other) for other in reversed(others) if other != wanted.path and is_complete(Path(other))), None
     )
-    return Resumption(
-        fallback,
-        (
-            f"the checkpoint of step {wanted.step} in {path} is {'damaged' if path.exists() else 'gone'}:"
-            f" going on {'at the beginning' if fallback is None else f'from {fallback}'}",
-        ),
+    state, place = (
+        "damaged" if path.exists() else "gone",
+        "at the beginning" if fallback is None else f"from {fallback}",
     )
+    warning = f"the checkpoint of step {wanted.step} in {path} is {state}: going on {place}"
+    return Resumption(fallback, (warning,))
 
 
 def is_complete(checkpoint: Path) -> bool:

@@ -27,7 +27,7 @@ class Base:
     model_id: str
     path: str
     """A local directory or a hub id."""
-    revision: str = "main"
+    revision: str | None = None
     is_merged: bool = False
     """Whether it was made of adapters by this attempt."""
 
@@ -65,7 +65,9 @@ def load_model(
     if quantization is not None:  # quantized weights cannot be moved: they are made where they stay
         options = {"dtype": dtype, "quantization_config": quantization, "device_map": {"": device}}
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base.path, revision=base.revision, **options)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            base.path, revision=base.revision or "main", **options
+        )
     except (OSError, ValueError) as error:
         raise UnsupportedModelError(
             f"the base model {base.model_id} in {base.path} cannot be loaded: {error}",
@@ -103,7 +105,7 @@ def release(model: torch.nn.Module) -> None:
 
 
 def _named(ref: ModelRef) -> Base:
-    return Base(model_id=ref.model_id, path=ref.path, revision=ref.revision or "main")
+    return Base(model_id=ref.model_id, path=ref.path, revision=ref.revision)
 
 
 def _stay_trainable(model: PreTrainedModel) -> None:
@@ -113,7 +115,7 @@ def _stay_trainable(model: PreTrainedModel) -> None:
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - torch's stub knows no such attribute
 
 
 def _merged(ref: ModelRef) -> PreTrainedModel:

@@ -10,7 +10,8 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTTrainer
 
@@ -20,6 +21,7 @@ from ftactors.core.session import Stop
 from ftactors.core.work import CheckpointWritten, Evaluated
 from trainers.checkpoints import Checkpoints, Resumption
 from trainers.evaluation import Evaluation, HeldOut, finite
+from trainers.hooks import Hooks
 from trainers.reporting import Reporter
 from trainers.rows import NOT_TRAINED
 from trainers.tally import Criterion, Mean, Tally
@@ -66,7 +68,8 @@ class Loop(SFTTrainer):
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         self.remove_callback(PrinterCallback)
-        self.add_callback(_Hooks(self))
+        self._hooks = Hooks(self)
+        self.add_callback(self._hooks)
 
     @property
     def tuned(self) -> PreTrainedModel | PeftModel:
@@ -92,8 +95,23 @@ class Loop(SFTTrainer):
         """
         self.conduct.reporter.check_stop()
         checkpoint = self.conduct.resumption.path
-        self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        if checkpoint is None or not self._was_done(checkpoint):
+            self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        self.conduct.reporter.end()
         self.conduct.reporter.check_stop()
+
+    def _was_done(self, checkpoint: Path) -> bool:
+        """Return whether a checkpoint is that of the last step; if so, its weights are loaded and training is over.
+
+        Resumed at the last step, transformers would train one more.
+        """
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        if state.global_step < state.max_steps and not self.conduct.criterion.gives_up(self.conduct.tally):
+            return False
+        self.state = state
+        self._load_from_checkpoint(str(checkpoint))
+        self._hooks.on_train_begin()
+        return True
 
     def load_best(self) -> bool:
         """Go back to the best model, and return whether that is another than the last."""
@@ -158,7 +176,7 @@ class Loop(SFTTrainer):
                     "epoch": self.state.epoch,
                     "loss": conduct.tally.logged.take(),
                     "learning_rate": logs["learning_rate"],
-                    "grad_norm": self.grad_norm,
+                    "grad_norm": finite(self.grad_norm),
                     "trained_tokens": conduct.tally.train.tokens,
                 }
             )
@@ -168,7 +186,7 @@ class Loop(SFTTrainer):
         """End training at an order to stop, after a checkpoint if it wants one."""
         order = self.conduct.reporter.stop_order
         self.control.should_training_stop = True
-        self.control.should_evaluate = self.control.should_log = False
+        self.control.should_evaluate = False
         self.control.should_save = order is not None and order.save
 
     def _in_evaluation(self) -> None:
@@ -212,68 +230,3 @@ class Loop(SFTTrainer):
 
     def _send_telemetry(self) -> None:
         """Tell nobody outside what is trained here."""
-
-
-class _Hooks(TrainerCallback):
-    """What a loop does at each step. It comes after transformers' own callbacks, and has the last word."""
-
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
-        self._began_at = 0.0
-        self._busy_s = 0.0
-        self._seen_tokens = 0
-        self._learning_rate = 0.0
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        state, conduct = self._loop.state, self._loop.conduct
-        conduct.reporter.begin(
-            "training", total_steps=state.max_steps, warnings=conduct.resumption.warnings, step=state.global_step
-        )
-
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self._began_at = time.monotonic()
-
-    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
-        loop = self._loop
-        scaler = loop.accelerator.scaler
-        overflowed_in_fp16 = scaler is not None and scaler.get_scale() >= 1  # the scaler skips the step and scales down
-        if not math.isfinite(loop.grad_norm) and not overflowed_in_fp16:
-            raise loop.diverged("gradient norm", loop.grad_norm, loop.state.global_step + 1)
-
-    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
-        self._learning_rate = self._loop._get_learning_rate()  # noqa: SLF001 - before the scheduler takes its step
-
-    def on_substep_end(self, *_: Any, **__: Any) -> None:
-        order = self._loop.conduct.reporter.stop_order
-        if order is not None and not order.save:
-            self._loop.obey()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self._busy_s += time.monotonic() - self._began_at
-        self._tell()
-        if time.monotonic() - self._loop.checkpointed_at >= self._loop.conduct.checkpoint_every_s:
-            self._loop.control.should_save = True
-        if self._loop.stopped:
-            self._loop.obey()
-
-    def on_epoch_end(self, *_: Any, **__: Any) -> None:
-        if self._loop.stopped:
-            self._loop.obey()
-
-    def _tell(self) -> None:
-        """Take note of how far training is."""
-        loop = self._loop
-        tokens = loop.seen_tokens - self._seen_tokens
-        said = loop.conduct.reporter.progress(
-            loop.state.global_step,
-            metrics={
-                "loss": loop.recent.value,
-                "learning_rate": self._learning_rate,
-                "grad_norm": finite(loop.grad_norm),
-                "epoch": loop.state.epoch,
-            },
-            tokens_per_second=tokens / self._busy_s if self._busy_s > 0 else None,
-        )
-        if said:
-            loop.recent.take()
-            self._busy_s, self._seen_tokens = 0.0, loop.seen_tokens

@@ -36,12 +36,17 @@ def publish(subject: Subject, model: PreTrainedModel | PeftModel, final: Path) -
     """
     staged = final.with_name(f"{final.name}.partial")
     staged.mkdir()
-    if isinstance(model, PeftModel):
-        base = _with_base(subject.base, staged)
-        _save_adapter(model, staged, named=replace(base, path=base.path.replace(str(staged), str(final), 1)))
+    base = subject.base
+    if isinstance(model, PeftModel) and base.is_merged:  # it is nowhere else: it goes with the adapter
+        shutil.move(base.path, staged / "base")
+        base = replace(base, path=str(staged / "base"))
+        _save_adapter(model, staged, base, named=replace(base, path=str(final / "base")))
+    elif isinstance(model, PeftModel):
+        _save_adapter(model, staged, base, named=base)
     else:
-        base = subject.base
         _save_full(model, staged, subject)
+        if base.is_merged:
+            shutil.rmtree(base.path)
     if subject.generation_config is not None:
         subject.generation_config.save_pretrained(staged)
     subject.tokenizer.save_pretrained(staged)
@@ -66,20 +71,16 @@ def _save_full(model: PreTrainedModel, staged: Path, subject: Subject) -> None:
     model.save_pretrained(staged)
 
 
-def _save_adapter(model: PeftModel, staged: Path, named: Base) -> None:
+def _save_adapter(model: PeftModel, staged: Path, base: Base, named: Base) -> None:
     """Write an adapter that names its base, so that PEFT alone can load both."""
     for adapter in model.peft_config.values():
-        adapter.base_model_name_or_path, adapter.revision = named.path, named.revision
+        adapter.base_model_name_or_path = base.path  # PEFT looks there whether the vocabulary has grown
     model.save_pretrained(str(staged))
+    for adapter in model.peft_config.values():
+        adapter.base_model_name_or_path, adapter.revision = named.path, named.revision
+        adapter.inference_mode = True
+        adapter.save_pretrained(str(staged))
     (staged / "README.md").unlink(missing_ok=True)  # PEFT's form, with nothing filled in
-
-
-def _with_base(base: Base, staged: Path) -> Base:
-    """Return an adapter's base; one that was merged for this attempt goes with the adapter, for it is nowhere else."""
-    if not base.is_merged:
-        return base
-    shutil.move(base.path, staged / "base")
-    return replace(base, path=str(staged / "base"))
 
 
 @torch.no_grad()
@@ -111,6 +112,8 @@ def _loaded_full(directory: Path) -> PreTrainedModel:
 def _loaded_adapter(directory: Path, base: Base) -> PeftModel:
     on = load_model(base, dtype=None, device=torch.device("cpu"))
     model: PeftModel = PeftModel.from_pretrained(on, directory)
+    for adapter in model.peft_config.values():
+        adapter.base_model_name_or_path = base.path
     saved, loaded = load_file(directory / "adapter_model.safetensors"), get_peft_model_state_dict(model)
     strange = saved.keys() ^ loaded.keys()
     strange |= {name for name in saved.keys() & loaded.keys() if not torch.equal(saved[name], loaded[name])}

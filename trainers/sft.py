@@ -17,6 +17,7 @@ from ftactors.core.session import Session, Stop
 from ftactors.core.work import Evaluated, Published, Stopped, Work
 from trainers.arguments import precision_of, sft_config
 from trainers.base import BaseTrainer
+from trainers.chat import PLAIN_CHAT_TEMPLATE
 from trainers.checkpoints import Checkpoints, resumption
 from trainers.encode import load_prepared
 from trainers.evaluation import Evaluation, HeldOut, finite
@@ -24,6 +25,7 @@ from trainers.loading import cast
 from trainers.loop import Conduct, Loop
 from trainers.publish import publish, register
 from trainers.reporting import Reporter
+from trainers.shapes import Messages
 from trainers.subject import Subject, load_subject, with_adapter
 from trainers.tally import Criterion, Tally
 
@@ -48,6 +50,7 @@ class SftTrainer(BaseTrainer):
         if self.work.dataset is None:
             raise DatasetLostError(f"attempt {self.work.attempt} of job {self.work.job_id} has no prepared data")
         splits = load_prepared(Path(self.work.dataset.path))
+        self._attempt_dir.mkdir(parents=True, exist_ok=True)
         self._reporter = Reporter(self.session, self._plan(splits), self._attempt_dir)
         try:
             return self._run(splits["train"], splits.get("validation"))
@@ -71,9 +74,15 @@ class SftTrainer(BaseTrainer):
             self._config,
             self.work.base,
             self._precision,
-            device=torch.device("cuda" if self.work.uses_gpu else "cpu"),
+            device=torch.device("cuda:0" if self.work.uses_gpu else "cpu"),
             merged=self._attempt_dir / "base",
         )
+        if (
+            self.work.dataset is not None
+            and self.work.dataset.shape == Messages.name
+            and subject.tokenizer.chat_template is None
+        ):
+            subject.tokenizer.chat_template = PLAIN_CHAT_TEMPLATE  # how the conversations were written
         held_out = None if held_out_rows is None else self._held_out(held_out_rows, subject)
         self._reporter.check_stop()
         baseline = self._measure_base(subject, held_out)
@@ -92,7 +101,7 @@ class SftTrainer(BaseTrainer):
         )
 
     def _measure_base(self, subject: Subject, held_out: HeldOut | None) -> Metrics:
-        """Return the base model's metrics: measured now, or known from an earlier attempt."""
+        """Return the metrics of the base model, quantized as for training: measured now, or by an earlier attempt."""
         if held_out is None or not self._config.evaluation.evaluate_base:
             return {}
         if self.work.baseline is not None:

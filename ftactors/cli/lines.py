@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ftactors.core.events import Recorded
+from ftactors.core.job import TRAINING_STAGES
 from ftactors.core.models import Model
 from ftactors.core.status import FineTuningJobStatusInfo, JobStatus
 
@@ -26,7 +27,8 @@ def one_line(value: object) -> str:
 
 def number(value: float) -> str:
     """Return a number with as many digits as a person reads."""
-    return f"{value:.{_DIGITS}g}" if isinstance(value, float) else str(value)
+    short = f"{value:.{_DIGITS}g}"
+    return f"{value:.0f}" if "e+" in short or value == round(value, 0) else short
 
 
 def time(at: datetime | None) -> str:
@@ -146,7 +148,8 @@ def _progress(status: FineTuningJobStatusInfo) -> list[str]:
     if status.status in (JobStatus.QUEUED, JobStatus.PAUSED):
         position = f"(position {status.queue_position})" if status.queue_position else ""
         return [one_line(status.wait_reason or ""), position]
-    of_stage = status.stage_progress_percentage if status.stage != "training" else status.progress_percentage
+    in_training = status.stage in TRAINING_STAGES
+    of_stage = status.progress_percentage if in_training else status.stage_progress_percentage
     loss, eta = loss_of(status), status.eta_seconds
     return [
         "" if of_stage is None else f"{of_stage:g}%",
@@ -158,20 +161,19 @@ def _progress(status: FineTuningJobStatusInfo) -> list[str]:
 
 def _fact(name: str, value: object) -> str:
     match value:
-        case None | False:
-            return ""
-        case True:
-            return "yes"
+        case bool():
+            shown = "yes" if value else ""
         case datetime():
-            return time(value)
+            shown = time(value)
         case dict():
-            return numbers(value)
+            shown = numbers(value)
         case list():
-            return "; ".join(map(one_line, value))
+            shown = "; ".join(map(one_line, value))
         case float():
-            return duration(value) if name == "eta_seconds" else number(value)
+            shown = duration(value) if name == "eta_seconds" else number(value)
         case _:
-            return one_line(value)
+            shown = "" if value is None else one_line(value)
+    return shown
 
 
 def _short(value: object) -> str:

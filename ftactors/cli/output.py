@@ -6,15 +6,16 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ftactors.cli.lines import one_line
+import typer
+from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
     """Answers on stdout, and everything else on stderr.
 
@@ -30,15 +31,17 @@ class Output:
 
     def document(self, value: object) -> None:
         """Print one JSON document, on one line."""
-        print(json.dumps(value, ensure_ascii=False), flush=True)  # noqa: T201
+        if isinstance(value, BaseModel):
+            value = value.model_dump(mode="json")
+        typer.echo(json.dumps(value, ensure_ascii=False))
 
     def line(self, text: str) -> None:
         """Print a line of the answer."""
-        print(text, flush=True)  # noqa: T201
+        typer.echo(text)
 
     def say(self, text: str) -> None:
         """Tell the person, not the program, what is going on."""
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        typer.echo(text, err=True)
 
     def rows(self, columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
         """Print a table for a person, and lines of cells with tabs between them for a pipe."""
@@ -74,8 +77,3 @@ def console_of_person() -> Console:
     from rich.console import Console
 
     return Console()
-
-
-def values_of(model: Any) -> Any:
-    """Return a pydantic model as plain values."""
-    return model.model_dump(mode="json")

@@ -6,14 +6,16 @@ import asyncio
 from itertools import islice
 from typing import Protocol
 
+from ftactors.cli.offline import LogContent, read_log
 from ftactors.cli.output import Output
 from ftactors.core.errors import JobNotFoundError
 from ftactors.core.events import Recorded
 from ftactors.core.models import Model
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.status import FineTuningJobStatusInfo, JobStatus
-from ftactors.log.offline import LogContent, read_log
+from ftactors.runtime.actor import log_url
 from ftactors.runtime.client import SchedulerClient, join_ray
+from ftactors.runtime.desk import Hello
 
 NOT_RUNNING = "no service is running: the job goes on at the next start"
 
@@ -115,13 +117,9 @@ async def open_reading(config: ServiceConfig, output: Output) -> Reading:
         LogRefusedError: the log is damaged, too new, or held by a process that is not on this cluster.
         ServiceError: a service runs and does not answer, or is of another version.
     """
-    from ftactors.runtime.actor import log_url
-
-    address = None if config.ray_address == "local" else config.ray_address
-    if await asyncio.to_thread(join_ray, address, config.namespace):
-        client = await SchedulerClient.find(config)
-        if client is not None:
-            return LiveReading(client)
+    client = await running_service(config)
+    if client is not None:
+        return LiveReading(client)
     url = log_url(config)
     content = await asyncio.to_thread(read_log, url)
     if content is None:
@@ -129,3 +127,15 @@ async def open_reading(config: ServiceConfig, output: Output) -> Reading:
         return LogReading(LogContent())
     output.say(f"no service is running: this is what its log says ({url}); jobs go on at the next start")
     return LogReading(content)
+
+
+async def running_service(config: ServiceConfig) -> SchedulerClient | None:
+    """Return the scheduler that runs, or None; on a Ray that another driver has for itself, only one with our log."""
+    is_local = config.ray_address == "local"
+    if not await asyncio.to_thread(join_ray, None if is_local else config.ray_address, config.namespace):
+        return None
+    client = await SchedulerClient.find(config)
+    if client is None or not is_local:
+        return client
+    hello: Hello = await client.ask("hello")
+    return client if log_url(hello.config) == log_url(config) else None

@@ -43,3 +43,9 @@ def grid(facts: Mapping[str, str]) -> Table:
     for name, value in facts.items():
         made.add_row(name, Text(value, style=STYLES.get(name) or STYLES.get(value, "")))
     return made
+
+
+def ended(status: str, lines: Sequence[str]) -> Text:
+    """Return how a job ended, the first line in the colour of its status."""
+    head, *rest = lines
+    return Text("\n").join([Text(head, style=STYLES[status]), *map(Text, rest)])

@@ -110,13 +110,14 @@ def _resources(asked: ResourceConfig, found: _Findings, *, cluster_has_gpus: boo
 def _schedule(config: FineTuningJobConfig) -> dict[str, Any]:
     """Return when to evaluate, and by what to choose the best model."""
     training, strategy = config.hyperparameters, evaluation_strategy_of(config)
-    wants_the_best = training.load_best_model_at_end or training.early_stopping_patience is not None
-    metrics = config.evaluation.metrics
+    best = training.metric_for_best_model
+    if best is None and (training.load_best_model_at_end or training.early_stopping_patience is not None):
+        metrics = config.evaluation.metrics
+        best = "loss" if "loss" in metrics else metrics[0]
     return {
         "evaluation_strategy": strategy,
         "eval_steps": eval_steps_of(config) if strategy == "steps" else training.eval_steps,
-        "metric_for_best_model": training.metric_for_best_model
-        or ("loss" if "loss" in metrics else metrics[0] if wants_the_best else None),
+        "metric_for_best_model": best,
     }
 
 

@@ -168,7 +168,7 @@ def _progress(job: Job) -> dict[str, Any]:
         "progress_percentage": done,
         "current_step": job.step if job.training_started_at is not None else None,
         "total_steps": job.total_steps,
-        "stage": job.stage,
+        "stage": None if job.phase is Phase.COMPLETED else job.stage,
         "stage_progress_percentage": _percentage(job.stage_step, job.stage_total),
         "tokens_per_second": job.tokens_per_second,
         "eta_seconds": _eta_s(job),

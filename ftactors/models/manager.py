@@ -155,7 +155,7 @@ class LLMModelManager:
             self._hold(model_id, _Held(_normal(source)))
         models: list[Model] = await registry.ask("models")
         for model_id, held in self._held.items():
-            await self._import(registry, model_id, held, models)
+            models.append(await self._import(registry, model_id, held, models))  # an adapter may follow its base
         self._registry = registry
 
     def detach(self) -> None:

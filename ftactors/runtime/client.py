@@ -60,7 +60,13 @@ def join_ray(address: str | None, namespace: str) -> bool:
 
 
 def _options(namespace: str) -> dict[str, Any]:
-    return {"namespace": namespace, "log_to_driver": False, "logging_level": logging.WARNING}
+    """Return what Ray is told in either case; its warnings are about how we call it, and of no use to a user."""
+    return {"namespace": namespace, "log_to_driver": False, "logging_level": logging.ERROR}
+
+
+def disconnect_from_ray() -> None:
+    """Leave the cluster; one that this process started ends."""
+    ray.shutdown()
 
 
 class SchedulerClient:

@@ -119,7 +119,8 @@ class RayCluster:
     def _nodes_and_names(self) -> tuple[dict[str, Node], list[str]]:
         free = ray_state.available_resources_per_node()
         nodes = {node["NodeID"]: _node(node, free.get(node["NodeID"], {})) for node in ray.nodes()}
-        return nodes, ray.util.list_named_actors()
+        actors = ray.util.list_named_actors(all_namespaces=True)
+        return nodes, [actor["name"] for actor in actors if actor["namespace"] == self._namespace]
 
     def _find(self, keys: Collection[ProcessKey]) -> dict[ProcessKey, Any]:
         """Return the handles of the actors that have these names."""

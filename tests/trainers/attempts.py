@@ -21,12 +21,16 @@ class ListSession:
 
     def __init__(self, stop_at: Callable[[AnyWord], StopOrder | None] = lambda _: None) -> None:
         self.words: list[AnyWord] = []
-        self.stop_order: StopOrder | None = None
+        self.order: StopOrder | None = None
         self._stop_at = stop_at
+
+    @property
+    def stop_order(self) -> StopOrder | None:
+        return self.order
 
     def say(self, word: AnyWord) -> None:
         self.words.append(word)
-        self.stop_order = self.stop_order or self._stop_at(word)
+        self.order = self.order or self._stop_at(word)
 
     def of(self, kind: type[Any], **having: Any) -> list[Any]:
         """Return the words of a kind with these values, in their order."""

@@ -81,7 +81,7 @@ def reason(tokenizer, shape: Shape, values: dict) -> str:
 def test_a_completion_and_its_end_are_trained_on_in_the_turns_of_the_chat_template(chat):
     text = shown_only(chat, PAIR, {"prompt": "what ?", "completion": "the owl"})
 
-    assert text == "<|user|>\nwhat ?</s>\n<|assistant|>\n[the owl</s>\n]"
+    assert text == "<|user|>\nwhat ?</s>\n<|assistant|>\n[the owl</s>]\n"
 
 
 def test_without_a_chat_template_a_completion_follows_on_a_new_line(plain):
@@ -102,8 +102,8 @@ def test_further_columns_follow_the_prompt_after_an_empty_line(plain):
 
 def test_the_assistants_turns_are_trained_on_and_no_header(chat):
     assert shown_only(chat, Messages("messages"), {"messages": TURNS}) == (
-        "<|system|>\nbe short</s>\n<|user|>\nwhat does the fox see ?</s>\n<|assistant|>\n[the owl</s>\n]"
-        "<|user|>\nand hear ?</s>\n<|assistant|>\n[the bear</s>\n]"
+        "<|system|>\nbe short</s>\n<|user|>\nwhat does the fox see ?</s>\n<|assistant|>\n[the owl</s>]\n"
+        "<|user|>\nand hear ?</s>\n<|assistant|>\n[the bear</s>]\n"
     )
 
 
@@ -119,14 +119,14 @@ def test_without_a_chat_template_turns_are_written_plainly_with_no_new_token(pla
 def test_turns_after_the_last_answer_are_kept_and_not_trained_on(chat):
     text = shown_only(chat, Messages("messages"), {"messages": TURNS[1:4]})
 
-    assert text.endswith("<|assistant|>\n[the owl</s>\n]<|user|>\nand hear ?</s>\n")
+    assert text.endswith("<|assistant|>\n[the owl</s>]\n<|user|>\nand hear ?</s>\n")
 
 
 def test_an_end_that_the_template_writes_itself_is_trusted(chat):
     chat.chat_template = CHATML
 
     assert shown_only(chat, PAIR, {"prompt": "what ?", "completion": " the owl "}) == (
-        "<|user|>what ?<end>\n<|assistant|>[the owl<end>\n]"
+        "<|user|>what ?<end>\n<|assistant|>[the owl<end>]\n"
     )
 
 
@@ -157,7 +157,7 @@ def test_no_token_joins_what_is_asked_to_its_answer(plain, chat):
     turns = [{**turn, "content": turn["content"].removeprefix("the ")} for turn in TURNS]
     chat.chat_template = chat.chat_template.replace("|>\n", "|> ")
     text = shown_only(chat, Messages("messages"), {"messages": turns})
-    assert text.endswith("<|assistant|> [owl</s>\n]<|user|> and hear ?</s>\n<|assistant|> [bear</s>\n]")
+    assert text.endswith("<|assistant|> [owl</s>]\n<|user|> and hear ?</s>\n<|assistant|> [bear</s>]\n")
 
 
 def test_what_is_asked_is_the_row_up_to_its_answer(plain, chat):

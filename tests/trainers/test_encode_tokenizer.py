@@ -13,7 +13,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 @pytest.fixture
 def hub_cache(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # noqa: FBT003 - the value, not a flag of ours
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     return tmp_path
 
 
@@ -44,7 +44,7 @@ def test_a_tokenizer_without_an_end_is_refused(tmp_path):
     tokenizer.eos_token = None
     tokenizer.save_pretrained(tmp_path)
 
-    with pytest.raises(UnsupportedModelError, match="'m' .* has no end-of-sequence token"):
+    with pytest.raises(UnsupportedModelError, match=r"'m' .* has no end-of-sequence token"):
         load_tokenizer(ModelRef(model_id="m", path=str(tmp_path), source="directory"))
 
 

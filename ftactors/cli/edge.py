@@ -1,0 +1,70 @@
+"""From errors to exit codes: one message for a person, one number for a script."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from enum import IntEnum
+
+import typer
+
+from ftactors.core.errors import (
+    ConfigurationError,
+    FtactorsError,
+    JobExecutionError,
+    JobNotFoundError,
+    ModelNotFoundError,
+)
+
+
+class ExitCode(IntEnum):
+    """What the end of a command means."""
+
+    OK = 0
+    JOB_FAILED = 1
+    INVALID = 2
+    NOT_FOUND = 3
+    UNAVAILABLE = 4
+    INTERRUPTED = 130
+
+
+MEANINGS = {
+    ExitCode.OK: "it is done",
+    ExitCode.JOB_FAILED: "the job that was waited for failed or was cancelled",
+    ExitCode.INVALID: "the command line or a configuration is invalid; all problems are listed",
+    ExitCode.NOT_FOUND: "there is no such job or model",
+    ExitCode.UNAVAILABLE: "the service cannot be reached, or refused; any other error",
+    ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
+}
+
+
+def exit_code_of(error: FtactorsError) -> ExitCode:
+    """Return the exit code that tells a script about an error."""
+    match error:
+        case ConfigurationError():
+            return ExitCode.INVALID
+        case JobNotFoundError() | ModelNotFoundError():
+            return ExitCode.NOT_FOUND
+        case JobExecutionError():
+            return ExitCode.JOB_FAILED
+    return ExitCode.UNAVAILABLE
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """Return a command's exit code; where it raises, tell why on stderr."""
+    try:
+        return command()
+    except FtactorsError as error:
+        _tell(str(error))
+        if isinstance(error, JobExecutionError) and error.hint:
+            _tell(f"hint: {error.hint}")
+        return exit_code_of(error)
+    except Exception as error:  # noqa: BLE001 - the edge: whatever it is, it is told in full
+        _tell(f"ftactors met an error that it does not know: {type(error).__name__}: {error}")
+        _tell("please report it with the lines below, the command, and the versions of ftactors and ray")
+        traceback.print_exception(error)
+        return ExitCode.UNAVAILABLE
+
+
+def _tell(message: str) -> None:
+    typer.echo(message, err=True)

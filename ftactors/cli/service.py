@@ -1,0 +1,50 @@
+"""Commands about the service itself."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ftactors.cli.app import command
+from ftactors.cli.options import AsJson, ConfigFile
+from ftactors.cli.output import Output
+from ftactors.cli.session import service_config, service_for
+
+
+@command("ftactors stop")
+def stop(*, config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Stop the service: jobs that train write a checkpoint, and all go on at the next start.
+
+    Whatever starts the service starts it again, such as `ftactors submit`.
+    """
+
+    async def stopped() -> bool:
+        from ftactors.cli.reading import running_service
+
+        if not await running_service(service_config(config)):
+            return False
+        async with service_for(service_config(config), stays=True) as service:
+            await service.stop(force=True)
+        return True
+
+    output = Output(as_json=as_json)
+    was_running = asyncio.run(stopped())
+    if as_json:
+        output.document({"stopped": was_running})
+    else:
+        output.line("the service is stopped" if was_running else "no service is running")
+
+
+@command("ftactors config --config service.yaml", "ftactors config > service.yaml", name="config")
+def show_config(*, config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Print the service's configuration as it would be in force, with all its defaults, as YAML.
+
+    A service that runs already keeps the configuration that it was started with.
+    """
+    effective = service_config(config)
+    output = Output(as_json=as_json)
+    if as_json:
+        output.document(effective)
+        return
+    import yaml
+
+    output.line(yaml.safe_dump(effective.model_dump(mode="json"), sort_keys=False).rstrip())

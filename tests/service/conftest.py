@@ -1,0 +1,119 @@
+"""Services on the one Ray of the test run, each with its own namespace, state and leftovers to answer for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import ray
+
+from ftactors import LLMFineTuningService, LLMModelManager
+from ftactors.core.status import FineTuningJobStatusInfo
+from tests import tiny
+
+QUICK = {"job_queue_poll_interval_seconds": 0.5, "retry_backoff_seconds": 0.2, "stop_grace_seconds": 30}
+
+
+@pytest.fixture(scope="session")
+def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model that has learned its language, so that adapters have something to adapt."""
+    return tiny.pretrain(tiny.make_model_dir(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a training and a held-out file of facts."""
+    directory = tmp_path_factory.mktemp("data")
+    for name, count, seed in (("train", 96, 0), ("validation", 24, 1)):
+        rows = (json.dumps(record) for record in tiny.records(count, seed))
+        (directory / f"{name}.jsonl").write_text("\n".join(rows))
+    return directory
+
+
+@pytest.fixture
+def job(data: Path) -> Callable[..., dict[str, Any]]:
+    """Make a job's configuration: quick, on the tiny model; a name with dots changes a part of it."""
+
+    def make(method: str = "lora", **changes: Any) -> dict[str, Any]:
+        config: dict[str, Any] = {
+            "job_name": "a test",
+            "base_model_id": "tiny",
+            "new_model_id": f"tuned-{uuid4().hex[:8]}",
+            "dataset_config": {
+                "source_type": "file_path",
+                "path_or_id": str(data),
+                "validation_split_name": "validation",
+            },
+            "fine_tuning_technique": {"method": method},
+            "hyperparameters": {
+                "max_steps": 40,
+                "learning_rate": 3e-3,
+                "per_device_train_batch_size": 8,
+                "logging_steps": 5,
+            },
+            "resources": {"num_gpus": 0},
+        }
+        for path, value in changes.items():
+            part = config
+            *parents, name = path.split("__")
+            for parent in parents:
+                part = part.setdefault(parent, {})
+            part[name] = value
+        return config
+
+    return make
+
+
+@pytest.fixture
+def services(
+    ray_session: str, base_model: Path, tmp_path: Path
+) -> Callable[..., Any]:
+    """Open a service for an `async with`; opened again in the same test, it has the same state."""
+    namespace = f"test-{uuid4().hex[:8]}"
+
+    @asynccontextmanager
+    async def opened(**config: Any) -> AsyncIterator[LLMFineTuningService]:
+        settings = {**QUICK, "state_dir": str(tmp_path / "state"), "namespace": namespace, **config}
+        service = LLMFineTuningService(LLMModelManager({"tiny": str(base_model)}), settings)
+        await service.start()
+        try:
+            yield service
+        finally:
+            await service.stop(force=True)
+        assert actors_of(namespace) == []
+
+    return opened
+
+
+@pytest.fixture
+async def service(services: Callable[..., Any]) -> AsyncIterator[LLMFineTuningService]:
+    """A service that runs."""
+    async with services() as running:
+        yield running
+
+
+def actors_of(namespace: str) -> list[str]:
+    """Return the names of the actors that live in a namespace."""
+    return [
+        actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True) if actor["namespace"] == namespace
+    ]
+
+
+async def status_when(
+    service: LLMFineTuningService,
+    job_id: str,
+    condition: Callable[[FineTuningJobStatusInfo], bool],
+    seconds: float = 90.0,
+) -> FineTuningJobStatusInfo:
+    """Return a job's first status that fulfils a condition; fails when the job ends before, or after so long."""
+    async with asyncio.timeout(seconds):
+        async for status in service.watch_job(job_id):
+            if condition(status):
+                return status
+    raise AssertionError(f"the job ended first: {status}")

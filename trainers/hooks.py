@@ -1,0 +1,86 @@
+"""What happens at each step of the training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from trainers.evaluation import finite
+
+if TYPE_CHECKING:
+    from trainers.loop import Loop
+
+
+class Hooks(TrainerCallback):
+    """What a loop does at each step. It comes after transformers' own callbacks, and has the last word."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._began_at = 0.0
+        self._busy_s = 0.0
+        self._seen_tokens = 0
+        self._learning_rate = 0.0
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Say that training begins, and how many steps it has."""
+        state, conduct = self._loop.state, self._loop.conduct
+        conduct.reporter.begin(
+            "training", total_steps=state.max_steps, warnings=conduct.resumption.warnings, step=state.global_step
+        )
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Start the step's clock."""
+        self._began_at = time.monotonic()
+
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """Let no gradient that is not finite reach the weights."""
+        loop = self._loop
+        scaler = loop.accelerator.scaler
+        overflowed_in_fp16 = scaler is not None and scaler.get_scale() >= 1  # the scaler skips the step and scales down
+        if not math.isfinite(loop.grad_norm) and not overflowed_in_fp16:
+            raise loop.diverged("gradient norm", loop.grad_norm, loop.state.global_step + 1)
+
+    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """Keep the step's learning rate, before the scheduler goes on to the next one."""
+        self._learning_rate = self._loop._get_learning_rate()  # noqa: SLF001
+
+    def on_substep_end(self, *_: Any, **__: Any) -> None:
+        """Obey an order that wants nothing saved within the step."""
+        order = self._loop.conduct.reporter.stop_order
+        if order is not None and not order.save:
+            self._loop.obey()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Tell how far training is; checkpoint where that is due by the clock; obey an order to stop."""
+        self._busy_s += time.monotonic() - self._began_at
+        self._tell()
+        if time.monotonic() - self._loop.checkpointed_at >= self._loop.conduct.checkpoint_every_s:
+            self._loop.control.should_save = True
+        if self._loop.stopped:
+            self._loop.obey()
+
+    def on_epoch_end(self, *_: Any, **__: Any) -> None:
+        """Obey an order to stop: nothing is evaluated or saved for the epoch's end."""
+        if self._loop.stopped:
+            self._loop.obey()
+
+    def _tell(self) -> None:
+        """Take note of how far training is."""
+        loop = self._loop
+        tokens = loop.seen_tokens - self._seen_tokens
+        said = loop.conduct.reporter.progress(
+            loop.state.global_step,
+            metrics={
+                "loss": loop.recent.value,
+                "learning_rate": self._learning_rate,
+                "grad_norm": finite(loop.grad_norm),
+                "epoch": loop.state.epoch,
+            },
+            tokens_per_second=tokens / self._busy_s if self._busy_s > 0 else None,
+        )
+        if said:
+            loop.recent.take()
+            self._busy_s, self._seen_tokens = 0.0, loop.seen_tokens
