@@ -44,7 +44,7 @@ class DemoData:
     train_rows: int
     held_out_rows: int
     question: str
-    """A held-out question."""
+    """The held-out question with the shortest answer."""
     answer: str
     """What the docstring says."""
 
@@ -68,7 +68,8 @@ def write_demo_data(directory: Path, held_out_rows: int = HELD_OUT_ROWS) -> Demo
     directory.mkdir(parents=True, exist_ok=True)
     _write(directory / "train.jsonl", train)
     _write(directory / "validation.jsonl", held_out)
-    return DemoData(directory, len(train), len(held_out), held_out[0].prompt, held_out[0].completion)
+    shown = min(held_out, key=lambda row: len(row.completion))
+    return DemoData(directory, len(train), len(held_out), shown.prompt, shown.completion)
 
 
 def docstring_rows(modules: Iterable[str] = _MODULES) -> list[Row]:

@@ -23,7 +23,6 @@ from ftactors.submission import Factories, Submission, plan_submission
 
 _LOG = logging.getLogger(__name__)
 _STOP_MARGIN_S = 30.0
-_POLL_S = 0.2
 
 JobConfigLike = FineTuningJobConfig | Mapping[str, Any] | str | Path
 """A job's configuration, or the path of a YAML or JSON file of it."""
@@ -90,8 +89,8 @@ class LLMFineTuningService:
         await client.ask("stop", whoami())
         grace_s = self.config.stop_grace_seconds + self.config.kill_margin_seconds + _STOP_MARGIN_S
         deadline = asyncio.get_running_loop().time() + grace_s
-        while not await client.ask("is_stopped") and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(_POLL_S)
+        while not await client.ask("wait_stopped") and asyncio.get_running_loop().time() < deadline:
+            _LOG.info("waiting for trainers to checkpoint and stop")
         await client.close_scheduler()
         await self.detach()
 
@@ -202,7 +201,7 @@ class LLMFineTuningService:
                 yield status
             last = status
 
-    async def wait_for_job(self, job_id: str, timeout: float | None = None) -> FineTuningJobStatusInfo:  # noqa: ASYNC109
+    async def wait_for_job(self, job_id: str, timeout: float | None = None) -> FineTuningJobStatusInfo:
         """Return a job's status once it has ended.
 
         Args:

@@ -9,9 +9,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from handlers import HANDLERS
-from trainers import TRAINERS
-
 from ftactors.core.config import FineTuningJobConfig
 from ftactors.core.errors import ConfigProblem, InvalidJobConfigError, ModelImportError, ModelNotFoundError
 from ftactors.core.events import JobSubmitted, ModelRef, RegistrarRef
@@ -21,6 +18,8 @@ from ftactors.core.resolve import resolve
 from ftactors.core.service_config import ServiceConfig
 from ftactors.jobfile import read_job_file
 from ftactors.models import BaseModelFound, LLMModelManager
+from handlers import HANDLERS
+from trainers import TRAINERS
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,11 @@ from trl import SFTConfig
 
 from ftactors.core.config import FineTuningJobConfig, LoRAParams, QLoRAParams, TrainingHyperparameters
 from ftactors.core.errors import UnsupportedModelError
+from ftactors.core.schedule import eval_steps_of, evaluation_strategy_of
 
-LEARNING_RATES = {"full": 2e-5, "lora": 2e-4, "qlora": 2e-4}
 SAME_NAME = (
     "num_train_epochs",
+    "learning_rate",
     "per_device_train_batch_size",
     "per_device_eval_batch_size",
     "gradient_accumulation_steps",
@@ -80,7 +81,7 @@ def sft_config(
     the log still names, and compare losses that depend on the batch size. `Loop` does their work.
 
     Args:
-        config: The job.
+        config: The job, resolved.
         output_dir: Where checkpoints are staged.
         precision: The types to compute in.
         uses_gpu: Whether the attempt holds a GPU; without one, CUDA is not touched.
@@ -92,10 +93,9 @@ def sft_config(
         **{name: getattr(asked, name) for name in SAME_NAME},
         output_dir=str(output_dir),
         max_steps=asked.max_steps or -1,
-        learning_rate=asked.learning_rate or LEARNING_RATES[config.fine_tuning_technique.method],
         warmup_steps=_warmup(asked),
-        eval_strategy=(asked.evaluation_strategy or "epoch") if evaluates else "no",
-        eval_steps=asked.eval_steps or asked.logging_steps,
+        eval_strategy=evaluation_strategy_of(config) if evaluates else "no",
+        eval_steps=eval_steps_of(config),
         seed=config.seed,
         data_seed=config.seed,
         use_cpu=not uses_gpu,

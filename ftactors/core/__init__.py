@@ -1,0 +1,1 @@
+"""What is decided, without a clock, a disk, Ray or torch."""

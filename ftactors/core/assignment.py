@@ -33,6 +33,4 @@ def work_of(job: Job, attempt: Attempt) -> Work:
 
 
 def _dataset(prepared: DatasetPrepared) -> Dataset:
-    return Dataset(
-        path=prepared.path, fingerprint=prepared.fingerprint, shape=prepared.shape, counts=prepared.counts
-    )
+    return Dataset(path=prepared.path, fingerprint=prepared.fingerprint, shape=prepared.shape, counts=prepared.counts)

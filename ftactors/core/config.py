@@ -28,9 +28,7 @@ from ftactors.core.problems import problems_of
 Method = Literal["full", "lora", "qlora", "instructlab"]
 Metric = Literal["loss", "perplexity", "token_accuracy"]
 DataFormat = Literal["jsonl", "json", "csv", "parquet", "arrow", "txt"]
-TaskType = Literal[
-    "text-generation", "chat", "instruction", "question-answering", "summarization", "translation"
-]
+TaskType = Literal["text-generation", "chat", "instruction", "question-answering", "summarization", "translation"]
 
 
 def _is_an_id(value: str) -> str:
@@ -46,7 +44,9 @@ def _is_a_split(value: str) -> str:
 
 
 def _names_modules(value: Any) -> Any:
-    if value != "all-linear" and not (isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value)):
+    if value != "all-linear" and not (
+        isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value)
+    ):
         raise ValueError("must be 'all-linear' or a list of module names, such as ['q_proj', 'v_proj']")
     return value if isinstance(value, str) else list(value)
 
@@ -174,9 +174,7 @@ class FineTuningTechniqueConfig(Config):
         if wanted is None:  # the method itself is invalid, and is reported
             return value
         if isinstance(value, Config) and type(value) is not wanted:
-            raise ValueError(
-                f"are {type(value).__name__}, but method {info.data['method']!r} takes {wanted.__name__}"
-            )
+            raise ValueError(f"are {type(value).__name__}, but method {info.data['method']!r} takes {wanted.__name__}")
         if value is not None and not isinstance(value, dict | Config):
             raise ValueError(f"must be {wanted.__name__} or a mapping of its fields")
         return wanted.model_validate({} if value is None else value)
@@ -260,7 +258,8 @@ class ResourceConfig(Config):
     def _at_most_one(cls, value: float | None) -> float | None:
         if value is not None and value > 1:
             raise ValueError(
-                f"must be from 0 to 1, for each worker; for {value:g} GPUs ask for num_workers={-int(-value // 1)}, num_gpus=1"
+                f"must be from 0 to 1, for each worker; for {value:g} GPUs ask for "
+                f"num_workers={-int(-value // 1)}, num_gpus=1"
             )
         return value
 

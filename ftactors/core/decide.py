@@ -131,7 +131,7 @@ def _judge_started(job: Job, attempt: Attempt, state: State, seen: Seen, now: fl
     return None
 
 
-def _gone(job: Job, state: State, now: float, cause: str, message: str, *, counts: bool) -> AnyJobEvent:  # noqa: PLR0913
+def _gone(job: Job, state: State, now: float, cause: str, message: str, *, counts: bool) -> AnyJobEvent:
     """Return what the end of the attempt's processes means in the job's phase."""
     attempt = job.attempt
     if job.phase is Phase.CANCELLING:

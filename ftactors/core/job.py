@@ -300,7 +300,9 @@ def _begin(event: JobEvent, recorded: Recorded) -> Job:
 
 
 def _type(event: JobEvent | type_of_event) -> str:
-    return str(type(event).model_fields["type"].default if isinstance(event, JobEvent) else event.model_fields["type"].default)
+    return str(
+        type(event).model_fields["type"].default if isinstance(event, JobEvent) else event.model_fields["type"].default
+    )
 
 
 def _next_phase(job: Job, event: JobEvent) -> Phase:
@@ -317,7 +319,9 @@ def _guard(job: Job, event: JobEvent) -> None:
     """Check that an attempt's event is of the attempt the job holds, and its report the next one."""
     if isinstance(event, AttemptPlaced):
         if event.attempt != job.attempts + 1:
-            raise IllegalEventError(f"job {job.job_id!r} has had {job.attempts} attempts: no attempt {event.attempt} now")
+            raise IllegalEventError(
+                f"job {job.job_id!r} has had {job.attempts} attempts: no attempt {event.attempt} now"
+            )
         if event.purpose != _PURPOSE_OF[job.phase]:
             raise IllegalEventError(f"job {job.job_id!r} is {job.phase}: no attempt to {event.purpose} can be placed")
     elif isinstance(event, AttemptEvent):

@@ -165,7 +165,10 @@ def _index(device: str) -> int | None:
 
 def _is_seen(job: Job, seen: Seen) -> bool:
     return any(
-        key.job_id == job.job_id and job.attempt is not None and key.attempt == job.attempt.number and found.state == "up"
+        key.job_id == job.job_id
+        and job.attempt is not None
+        and key.attempt == job.attempt.number
+        and found.state == "up"
         for key, found in seen.processes.items()
     )
 

@@ -25,7 +25,8 @@ def waiting_jobs(state: State, seen: Seen, now: float) -> dict[str, Waiting]:
     order = in_order(job for job in state.jobs.values() if job.phase in WAITING_PHASES)
     free = free_capacity(state.jobs, seen)
     return {
-        job.job_id: Waiting(position, _reason(job, state, seen, free, now)) for position, job in enumerate(order, start=1)
+        job.job_id: Waiting(position, _reason(job, state, seen, free, now))
+        for position, job in enumerate(order, start=1)
     }
 
 
@@ -58,6 +59,7 @@ def _reason(job: Job, state: State, seen: Seen, free: list[Free], now: float) ->
 
 def _free(free: list[Free]) -> str:
     return ", ".join(
-        f"{sum(there.devices) / WHOLE:g} GPU and {max(0.0, there.cpus):g} CPU on node {there.node.name or there.node.node_id}"
+        f"{sum(there.devices) / WHOLE:g} GPU and {max(0.0, there.cpus):g} CPU "
+        f"on node {there.node.name or there.node.node_id}"
         for there in free
     )

@@ -58,7 +58,7 @@ def fact_of(job: Job, report: Report, *, stopping: bool, rules: ServiceConfig, n
     return _fact(job, attempt, report.number, report.word, stopping=stopping, rules=rules, now=now)
 
 
-def _fact(  # noqa: PLR0911, PLR0913 - one case a word
+def _fact(  # noqa: PLR0911 - one case a word
     job: Job, attempt: Attempt, number: int, word: AnyWord, *, stopping: bool, rules: ServiceConfig, now: float
 ) -> AnyJobEvent:
     where: dict[str, Any] = {"job_id": job.job_id, "attempt": attempt.number, "report": number}
@@ -87,7 +87,7 @@ def _fact(  # noqa: PLR0911, PLR0913 - one case a word
             return JobCompleted(**where, model=model, metrics=word.metrics, trained_tokens=word.trained_tokens)
 
 
-def _stopped(  # noqa: PLR0913 - what decides it
+def _stopped(
     job: Job, attempt: Attempt, word: Stopped, number: int | None, *, stopping: bool, now: float
 ) -> AnyJobEvent:
     where: dict[str, Any] = {"job_id": job.job_id, "attempt": attempt.number, "report": number}
@@ -104,7 +104,7 @@ def _stopped(  # noqa: PLR0913 - what decides it
     )
 
 
-def failed(  # noqa: PLR0913 - what decides it
+def failed(
     job: Job, word: Failed, *, cause: str, counts: bool, report: int | None, rules: ServiceConfig, now: float
 ) -> AttemptFailed | JobFailed:
     """Return the failure of the job's current attempt: of the attempt where it is tried again, else of the job."""

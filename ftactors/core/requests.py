@@ -52,7 +52,9 @@ def submit(state: State, submitted: JobSubmitted) -> tuple[str, JobSubmitted | N
     base = submitted.base
     model = state.models.get(base.model_id)
     if base.registered_seq is not None and (model is None or model.registered_seq != base.registered_seq):
-        raise ModelNotFoundError(f"base model {base.model_id!r} was deleted; {close_names(base.model_id, state.models)}")
+        raise ModelNotFoundError(
+            f"base model {base.model_id!r} was deleted; {close_names(base.model_id, state.models)}"
+        )
     return submitted.job_id, submitted
 
 
@@ -65,7 +67,8 @@ def _known_job(state: State, submitted: JobSubmitted) -> str | None:
     job_id, digest = state.idempotency[key]
     if digest != submitted.config_digest:
         raise IdempotencyConflictError(
-            f"idempotency key {key!r} was used for job {job_id!r} with another configuration; use a new key for a new job"
+            f"idempotency key {key!r} was used for job {job_id!r} with another configuration; "
+            "use a new key for a new job"
         )
     return job_id
 
@@ -141,8 +144,8 @@ def import_model(state: State, event: ModelImported) -> ModelImported | None:
         if known.source == event.source:
             return None
         raise ModelConflictError(
-            f"model id {event.model_id!r} is registered for {known.source}, so it cannot be imported from {event.source}; "
-            "choose another id, or delete that model first"
+            f"model id {event.model_id!r} is registered for {known.source}, "
+            f"so it cannot be imported from {event.source}; choose another id, or delete that model first"
         )
     if event.model_id in state.reserved:
         raise ModelConflictError(f"model id {event.model_id!r} is reserved by job {state.reserved[event.model_id]!r}")

@@ -6,7 +6,6 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-
 from ftactors.core.errors import IllegalEventError
 from ftactors.core.events import (
     JobCancelled,
@@ -129,7 +128,7 @@ class State:
             status: Where given and terminal, only jobs of this status; others are for the caller to filter.
             before: Begin after this job.
         """
-        order = self._submitted if status not in self._ended else self._ended[status]
+        order = self._submitted if status is None else self._ended.get(status, self._submitted)
         start = len(order)
         if before is not None:
             start = bisect_left(order, (self._submitted_seq.get(before, self.seq + 1), ""))
@@ -143,7 +142,9 @@ class State:
         job_id = event.job_id
         if job_id in self.finished:
             status = self.finished[job_id].status
-            raise IllegalEventError(f"job {job_id!r} is {status}: {event.type} cannot be recorded (allowed now: nothing)")
+            raise IllegalEventError(
+                f"job {job_id!r} is {status}: {event.type} cannot be recorded (allowed now: nothing)"
+            )
         before = self.jobs.get(job_id)
         job = evolve(before, recorded)
         if before is None:

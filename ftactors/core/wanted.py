@@ -81,7 +81,7 @@ def _is_wanted(job: Job, attempt: Attempt, found: Process | None, state: State) 
     return found is None or found.incarnation in {None, attempt.incarnation}
 
 
-def _orders(  # noqa: PLR0913 - what decides it
+def _orders(
     job: Job, attempt: Attempt, key: ProcessKey, placed: RankPlacement, found: Process | None, state: State, now: float
 ) -> Iterator[Command]:
     if found is not None and found.state == "dead":
@@ -99,7 +99,7 @@ def _orders(  # noqa: PLR0913 - what decides it
         yield Begin(key, attempt.incarnation, work_of(job, attempt))
 
 
-def _stop_orders(  # noqa: PLR0913 - what decides it
+def _stop_orders(
     job: Job, attempt: Attempt, key: ProcessKey, incarnation: str, state: State, now: float
 ) -> Iterator[Command]:
     asked_at, grace_s = _deadline(job, attempt, state)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, TypeAdapter
+from pydantic import AfterValidator, Field, JsonValue, TypeAdapter
 
 from ftactors.core.config import FineTuningJobConfig
 from ftactors.core.events import CheckpointRef, Fact, Metrics, ModelKind, ModelRef, Purpose, RegistrarRef, Stage
@@ -49,6 +49,15 @@ class Work(Fact):
     overrides: dict[str, JsonValue] = Field(default_factory=dict)
 
 
+def _storable(text: str) -> str:
+    """Return the text with what UTF-8 cannot say written out, as in a path that is not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+Message = Annotated[str, AfterValidator(_storable)]
+"""Words for people, from anywhere."""
+
+
 class Word(Fact):
     """The base of what a training process says."""
 
@@ -70,7 +79,7 @@ class DatasetMissing(Word):
 
     type: Literal["dataset_missing"] = "dataset_missing"
     path: str
-    message: str
+    message: Message
 
 
 class StageBegun(Word):
@@ -117,7 +126,7 @@ class Evaluated(Word):
 
 
 class Stopped(Word):
-    """The process stopped because it was told to; `clean` when its state is in a checkpoint. The process ends after it."""
+    """The process stopped because it was told to, and ends; `clean` when its state is in a checkpoint."""
 
     type: Literal["stopped"] = "stopped"
     clean: bool
@@ -129,8 +138,8 @@ class Failed(Word):
     type: Literal["failed"] = "failed"
     stage: Stage | None = None
     error_type: str
-    message: str
-    hint: str | None = None
+    message: Message
+    hint: Message | None = None
     retryable: bool = False
 
 
@@ -147,15 +156,7 @@ class Published(Word):
 
 
 AnyWord = (
-    Prepared
-    | DatasetMissing
-    | StageBegun
-    | Progress
-    | CheckpointWritten
-    | Evaluated
-    | Stopped
-    | Failed
-    | Published
+    Prepared | DatasetMissing | StageBegun | Progress | CheckpointWritten | Evaluated | Stopped | Failed | Published
 )
 LAST_WORDS = (Prepared, DatasetMissing, Stopped, Failed, Published)
 WORDS: TypeAdapter[AnyWord] = TypeAdapter(Annotated[AnyWord, Field(discriminator="type")])

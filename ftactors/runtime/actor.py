@@ -55,7 +55,7 @@ class SchedulerActor:
         """Return what Ray's dashboard and logs show."""
         return f"ftactors.Scheduler(log={log_url(self._config)}, epoch={self._scheduler.state.epoch})"
 
-    async def ask(self, method: str, *args: Any) -> Any:  # noqa: ANN401 - whatever the desk answers
+    async def ask(self, method: str, *args: Any) -> Any:
         """Return the desk's answer, once the log is open.
 
         Raises:

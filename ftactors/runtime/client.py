@@ -77,7 +77,7 @@ class SchedulerClient:
         created: Whether this driver made it.
     """
 
-    def __init__(self, handle: Any, *, created: bool) -> None:  # noqa: ANN401 - Ray's handles are untyped
+    def __init__(self, handle: Any, *, created: bool) -> None:
         self._handle = handle
         self.created = created
 
@@ -128,7 +128,7 @@ class SchedulerClient:
                 f"install {hello.version} here, or stop the service and start it with {ftactors.__version__}"
             )
 
-    async def ask(self, method: str, *args: Any) -> Any:  # noqa: ANN401 - whatever the desk answers
+    async def ask(self, method: str, *args: Any) -> Any:
         """Return the answer of a method of the scheduler's desk, waiting out a restart.
 
         Raises:
@@ -148,7 +148,9 @@ class SchedulerClient:
                     raise ServiceUnavailableError(f"the scheduler has not answered for {_PATIENCE_S:g} s") from error
                 await asyncio.sleep(_RETRY_S)
             except ActorDiedError as error:
-                raise ServiceUnavailableError("the scheduler was stopped; start() finds or makes another one") from error
+                raise ServiceUnavailableError(
+                    "the scheduler was stopped; start() finds or makes another one"
+                ) from error
 
     async def close_scheduler(self) -> None:
         """End the scheduler actor; its log is free when this returns."""

@@ -7,6 +7,7 @@ answer was lost, gets the same answer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from itertools import islice
 
@@ -74,7 +75,15 @@ class Desk:
         state = self._scheduler.state
         await self._record(requests.stop(state, grace_s=state.rules.stop_grace_seconds, by=by))
 
-    async def is_stopped(self) -> bool:
+    async def wait_stopped(self) -> bool:
+        """Return True once the service has stopped, or False after a while in which it has not."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LONGEST_WATCH_S):
+                while not self.is_stopped():
+                    await self._scheduler.changed()
+        return self.is_stopped()
+
+    def is_stopped(self) -> bool:
         """Return whether the service was asked to stop and holds nothing any more."""
         state, seen = self._scheduler.state, self._scheduler.seen
         held = any(job.phase in HOLDING_PHASES for job in state.jobs.values())
@@ -83,7 +92,7 @@ class Desk:
     async def cluster(self) -> ClusterFacts:
         """Return what the cluster has, once it was looked at in full."""
         while not self._scheduler.seen.complete:
-            await asyncio.sleep(0.05)
+            await self._scheduler.changed()
         nodes = [node for node in self._scheduler.seen.nodes.values() if node.state == "up"]
         return ClusterFacts(len(nodes), sum(node.gpus for node in nodes), sum(node.cpus for node in nodes))
 

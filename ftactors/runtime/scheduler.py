@@ -112,6 +112,7 @@ class Scheduler:
         """Look at the cluster, then tick."""
         expected = [key for job in self.state.jobs.values() for key in process_keys(job)]
         self.seen = await self.cluster.look(as_of_seq=self.state.seq, expected=expected)
+        self._pulse()
         await self.tick()
 
     async def tick(self) -> None:
@@ -129,7 +130,7 @@ class Scheduler:
         return waiting_jobs(self.state, self.seen, self.now())
 
     async def changed(self) -> None:
-        """Wait until the next event is recorded."""
+        """Wait until the next event is recorded, or the next look is taken."""
         await self._changed.wait()
 
     async def close(self) -> None:
@@ -205,7 +206,12 @@ class Scheduler:
     def _take(self, key: ProcessKey, report: Report) -> None:
         """Record what a report tells."""
         job = self.state.jobs.get(key.job_id)
-        if job is None or job.attempt is None or job.attempt.number != key.attempt or report.number <= job.attempt.report:
+        if (
+            job is None
+            or job.attempt is None
+            or job.attempt.number != key.attempt
+            or report.number <= job.attempt.report
+        ):
             return
         rules, now = self.state.rules, self.now()
         fact = fact_of(job, report, stopping=self.state.service.stop is not None, rules=rules, now=now)

@@ -43,7 +43,9 @@ from ftactors.core.state import State
 
 JOB = "ftjob-1"
 BASE = ModelRef(model_id="base", path="/models/base", source="directory")
-NODE = Node(node_id="node-a", name="a", gpus=2, cpus=8, mem_gib=32, free_gpu_thousandths=2000, free_cpus=8, free_mem_gib=32)
+NODE = Node(
+    node_id="node-a", name="a", gpus=2, cpus=8, mem_gib=32, free_gpu_thousandths=2000, free_cpus=8, free_mem_gib=32
+)
 
 
 def config(**changes: object) -> dict[str, object]:
@@ -121,7 +123,14 @@ def progressed(attempt: int = 2, *, report: int, step: int) -> ProgressReported:
 def saved(attempt: int = 2, *, step: int, report: int | None = None, pruned: Iterable[str] = ()) -> CheckpointSaved:
     path = f"/runs/{JOB}/attempts/{attempt}/checkpoints/step-{step}"
     return CheckpointSaved(
-        job_id=JOB, attempt=attempt, report=report, stage="training", step=step, path=path, digest="d", pruned=tuple(pruned)
+        job_id=JOB,
+        attempt=attempt,
+        report=report,
+        stage="training",
+        step=step,
+        path=path,
+        digest="d",
+        pruned=tuple(pruned),
     )
 
 
@@ -136,7 +145,9 @@ def evaluated(attempt: int = 2, *, of: str = "base", loss: float = 3.0) -> Evalu
     )
 
 
-def failed(attempt: int = 2, *, cause: str = "trainer_lost", counts: bool = True, retry_at: float = 0.0) -> AttemptFailed:
+def failed(
+    attempt: int = 2, *, cause: str = "trainer_lost", counts: bool = True, retry_at: float = 0.0
+) -> AttemptFailed:
     return AttemptFailed(
         job_id=JOB, attempt=attempt, cause=cause, error_type=cause, message="it died", counts=counts, retry_at=retry_at
     )

@@ -112,7 +112,9 @@ def test_higher_priority_goes_first_then_submission():
 
 
 def test_training_and_preparing_have_caps_of_their_own():
-    ready = [event for n in (1, 2) for event in (submitted(f"ftjob-{n}", new_model_id=f"m{n}"), *prepared(1, f"ftjob-{n}"))]
+    ready = [
+        event for n in (1, 2) for event in (submitted(f"ftjob-{n}", new_model_id=f"m{n}"), *prepared(1, f"ftjob-{n}"))
+    ]
     state = state_after(*ready, submitted("ftjob-3", new_model_id="m3"), max_concurrent_fine_tuning_jobs=1)
 
     facts = [fact for fact in decided(state, look(state)) if isinstance(fact, AttemptPlaced)]

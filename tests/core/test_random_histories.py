@@ -124,12 +124,12 @@ def seen_of(state: State, kind: str, *, complete: bool, old: str) -> Seen:
 
 
 @settings(max_examples=300)
-@given(CHOICES, PROCESS, st.booleans(), PROCESS, st.integers(min_value=0, max_value=5000))
+@given(CHOICES, PROCESS, st.sampled_from(["complete", "incomplete"]), PROCESS, st.integers(0, 5000))
 def test_recording_the_answer_leaves_nothing_to_decide(
-    choices: list[int], kind: str, complete: bool, old: str, later_s: int
+    choices: list[int], kind: str, look: str, old: str, later_s: int
 ):
     state = walk(choices)
-    seen = seen_of(state, kind, complete=complete, old=old)
+    seen = seen_of(state, kind, complete=look == "complete", old=old)
     now = state.at + later_s
 
     for fact in decide(state, seen, now):

@@ -14,7 +14,14 @@ from ftactors.core.errors import (
     ModelNotFoundError,
     ServiceError,
 )
-from ftactors.core.events import CancelRequested, JobCancelled, ModelImported, ModelRef, PauseRequested, ServiceStopRequested
+from ftactors.core.events import (
+    CancelRequested,
+    JobCancelled,
+    ModelImported,
+    ModelRef,
+    PauseRequested,
+    ServiceStopRequested,
+)
 from ftactors.core.service_config import ServiceConfig
 from tests.core.histories import (
     JOB,
@@ -127,8 +134,8 @@ def test_only_a_living_job_can_be_paused():
         requests.pause(state_after(), JOB, request_id="p", by="someone")
     with pytest.raises(JobStateError, match="is cancelled: it cannot be paused"):
         requests.pause(state_after(submitted(), cancelled()), JOB, request_id="p", by="someone")
+    state = state_after(submitted(), *prepared(), *running(), cancel_requested())
     with pytest.raises(JobStateError, match="is being cancelled"):
-        state = state_after(submitted(), *prepared(), *running(), cancel_requested())
         requests.resume(state, JOB, request_id="p", by="someone")
 
 

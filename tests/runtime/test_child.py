@@ -203,7 +203,7 @@ async def test_a_directory_that_cannot_be_made_is_an_error_of_the_operating_syst
 
 @pytest.mark.parametrize("trainer", ["Deaf", "GilHolder"])
 async def test_a_child_dies_with_its_parent(tmp_path, trainer):
-    parent = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs in this loop
+    parent = subprocess.Popen(
         [sys.executable, "-m", workers.MODULE, tmp_path, trainer],
         stdout=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},

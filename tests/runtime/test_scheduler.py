@@ -14,7 +14,6 @@ from ftactors.core.service_config import ServiceConfig
 from ftactors.core.status import JobStatus
 from ftactors.core.wanted import Begin, Start
 from ftactors.core.work import (
-    AnyWord,
     CheckpointWritten,
     Failed,
     Prepared,
@@ -207,19 +206,19 @@ async def test_a_paused_job_gives_its_share_back_and_goes_on_when_resumed(disk: 
 
 
 async def test_a_stopped_service_holds_nothing_and_goes_on_at_the_next_start(disk: MemoryDisk, cluster: MemoryCluster):
-    async with service(disk, cluster) as (scheduler, desk):
+    async with service(disk, cluster) as (_, desk):
         await desk.submit(submitted())
         await prepare(cluster)
         trainer = await begun(cluster, 2)
         await desk.stop("someone")
         await until(lambda: cluster.trainers[trainer].stop is not None)
-        assert not await desk.is_stopped()
+        assert not desk.is_stopped()
         cluster.say(trainer, checkpoint(4), Stopped(clean=True))
         await until(lambda: not cluster.trainers)
         before = await desk.status(JOB)
-        assert await desk.is_stopped()
+        assert desk.is_stopped()
 
-    async with service(disk, cluster) as (scheduler, desk):
+    async with service(disk, cluster) as (_, desk):
         after = await desk.status(JOB)
         await begun(cluster, 3)
 

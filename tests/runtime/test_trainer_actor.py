@@ -75,7 +75,7 @@ async def pull(actor: Any, incarnation: str, after: int, until_number: int) -> l
 
 async def has_ended(actor: Any) -> Described:
     async with asyncio.timeout(DEADLINE_S):
-        while not (described := await describe(actor)).ended:  # noqa: ASYNC110 - it happens in another process
+        while not (described := await describe(actor)).ended:
             await asyncio.sleep(0.01)
     return described
 
@@ -91,7 +91,7 @@ async def is_dead(actor: Any) -> bool:
 
 async def has_exited(actor: Any) -> None:
     async with asyncio.timeout(DEADLINE_S):
-        while not await is_dead(actor):  # noqa: ASYNC110 - as above
+        while not await is_dead(actor):
             await asyncio.sleep(0.1)
 
 

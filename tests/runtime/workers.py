@@ -240,7 +240,7 @@ def is_alive(pid: int) -> bool:
 async def until(condition: Callable[[], object]) -> None:
     """Return once the condition holds."""
     async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110 - what is waited for happens in another process
+        while not condition():
             await asyncio.sleep(0.01)
 
 

@@ -71,9 +71,7 @@ def job(data: Path) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
-def services(
-    ray_session: str, base_model: Path, tmp_path: Path
-) -> Callable[..., Any]:
+def services(ray_session: str, base_model: Path, tmp_path: Path) -> Callable[..., Any]:
     """Open a service for an `async with`; opened again in the same test, it has the same state."""
     namespace = f"test-{uuid4().hex[:8]}"
 

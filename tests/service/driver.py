@@ -23,13 +23,13 @@ async def main(settings: str, job: str | None = None) -> None:
     else:
         status = (await service.list_fine_tuning_jobs())[0]
     async for seen in service.watch_job(status.job_id):
-        print(seen.model_dump_json(), flush=True)
+        print(seen.model_dump_json(), flush=True)  # noqa: T201 - its way to the test
     if not job:
         events = await service.list_job_events(status.job_id)
         kinds = [event.event.type for event in events]
         placed = [event.event for event in events if event.event.type == "attempt_placed"]
         resumed = [event.resume_from.step if event.resume_from else None for event in placed]
-        print(json.dumps({"events": kinds, "resumed": resumed}), flush=True)
+        print(json.dumps({"events": kinds, "resumed": resumed}), flush=True)  # noqa: T201
     await service.stop(force=True)
 
 

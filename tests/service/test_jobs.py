@@ -138,7 +138,9 @@ async def test_an_unknown_base_model_is_not_found_and_close_ones_are_named(
 
 
 async def test_a_preview_counts_and_queues_nothing(service: LLMFineTuningService, job: Callable[..., dict[str, Any]]):
-    seen = await service.preview_job(job("lora", hyperparameters__max_steps=None, hyperparameters__num_train_epochs=2.0))
+    seen = await service.preview_job(
+        job("lora", hyperparameters__max_steps=None, hyperparameters__num_train_epochs=2.0)
+    )
 
     assert (seen.counts["train_rows"], seen.counts["validation_rows"], seen.total_steps) == (96, 24, 24)
     assert await service.list_fine_tuning_jobs() == []

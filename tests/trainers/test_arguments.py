@@ -29,7 +29,6 @@ DONE_BY_US = {
 }
 RENAMED: list[tuple[str, Any, str, Any]] = [
     ("max_steps", 7, "max_steps", 7),
-    ("learning_rate", 3e-4, "learning_rate", 3e-4),
     ("warmup_ratio", 0.25, "warmup_steps", 0.25),
     ("warmup_steps", 5, "warmup_steps", 5),
     ("evaluation_strategy", "steps", "eval_strategy", "steps"),
@@ -38,6 +37,7 @@ RENAMED: list[tuple[str, Any, str, Any]] = [
 ]
 OTHER_VALUES: dict[str, Any] = {
     "num_train_epochs": 2.5,
+    "learning_rate": 3e-4,
     "per_device_train_batch_size": 3,
     "per_device_eval_batch_size": 5,
     "gradient_accumulation_steps": 6,
