@@ -69,7 +69,9 @@ class LLMFineTuningService:
             return
         self._owns_ray = await asyncio.to_thread(connect_to_ray, self.config.ray_address, self.config.namespace)
         self._client = await SchedulerClient.connect(self.config)
-        rules: ServiceConfig = await self._client.ask("start", self._absolute(), whoami())
+        rules: ServiceConfig = await self._client.ask(
+            "start", self._absolute(), whoami(), by_owner=self._client.created
+        )
         self._tell_differences(rules)
         self.config = rules
         await self.model_manager.attach(self._client, rules)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import typer
@@ -12,11 +13,14 @@ from ftactors.cli.edge import ExitCode
 from ftactors.cli.options import AsJson, ConfigFile, JobId
 from ftactors.cli.output import Output
 from ftactors.cli.session import service_config, service_for
-from ftactors.core.errors import JobNotFoundError
+from ftactors.core.errors import JobStateError
+from ftactors.core.service_config import ServiceConfig
 from ftactors.core.status import FineTuningJobStatusInfo, JobStatus
 
 if TYPE_CHECKING:
     from ftactors.service import LLMFineTuningService
+
+Ask = Callable[["LLMFineTuningService"], Awaitable[FineTuningJobStatusInfo]]
 
 
 @command("ftactors cancel ftjob-0123456789ab")
@@ -26,38 +30,32 @@ def cancel(job_id: JobId, *, config: ConfigFile = None, as_json: AsJson = False)
     Exit code 4 where the job has completed or failed before.
     """
 
-    async def cancelled(output: Output) -> tuple[bool, FineTuningJobStatusInfo]:
-        async with service_for(service_config(config), stays=False) as service:
-            accepted = await service.cancel_fine_tuning_job(job_id)
-            found = await service.get_job_status(job_id)
-            if found is None:
-                raise JobNotFoundError(f"there is no job {job_id!r}")
-            _tell_of_own_ray(service, output)
-            return accepted, found
+    async def cancelled(service: LLMFineTuningService) -> FineTuningJobStatusInfo:
+        await service.cancel_fine_tuning_job(job_id)
+        if service.owns_ray:  # what is not cancelled when this command ends would be so at the next start only
+            return await service.wait_for_job(job_id)
+        return await anext(service.watch_job(job_id))
 
     output = Output(as_json=as_json)
-    accepted, found = asyncio.run(cancelled(output))
+    found = asyncio.run(_changed(job_id, service_config(config), output, cancelled))
     if as_json:
         output.document(found)
-    elif accepted or found.status is JobStatus.CANCELLED:
-        output.line(f"job {job_id} is {'cancelled' if found.is_terminal else 'being cancelled'}")
-    if not accepted and found.status is not JobStatus.CANCELLED:
+    if found.status in (JobStatus.COMPLETED, JobStatus.FAILED):
         output.say(f"job {job_id} is {found.status}: there is nothing to cancel")
         raise typer.Exit(ExitCode.UNAVAILABLE)
+    if not as_json:
+        output.line(f"job {job_id} is {'cancelled' if found.is_terminal else 'being cancelled'}")
 
 
 @command("ftactors pause ftjob-0123456789ab")
 def pause(job_id: JobId, *, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Let a job wait until it is resumed; if it trains, it writes a checkpoint and gives its share back."""
 
-    async def paused(output: Output) -> FineTuningJobStatusInfo:
-        async with service_for(service_config(config), stays=False) as service:
-            found = await service.pause_fine_tuning_job(job_id)
-            _tell_of_own_ray(service, output)
-            return found
+    async def paused(service: LLMFineTuningService) -> FineTuningJobStatusInfo:
+        return await service.pause_fine_tuning_job(job_id)
 
     output = Output(as_json=as_json)
-    found = asyncio.run(paused(output))
+    found = asyncio.run(_changed(job_id, service_config(config), output, paused, "paused"))
     _tell(found, f"job {job_id} is {'paused' if found.status is JobStatus.PAUSED else 'being paused'}", output)
 
 
@@ -65,15 +63,37 @@ def pause(job_id: JobId, *, config: ConfigFile = None, as_json: AsJson = False) 
 def resume(job_id: JobId, *, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Let a paused job go on from its checkpoint."""
 
-    async def resumed(output: Output) -> FineTuningJobStatusInfo:
-        async with service_for(service_config(config), stays=True) as service:
-            found = await service.resume_fine_tuning_job(job_id)
-            _tell_of_own_ray(service, output)
-            return found
+    async def resumed(service: LLMFineTuningService) -> FineTuningJobStatusInfo:
+        return await service.resume_fine_tuning_job(job_id)
 
     output = Output(as_json=as_json)
-    found = asyncio.run(resumed(output))
+    found = asyncio.run(_changed(job_id, service_config(config), output, resumed, "resumed", stays=True))
     _tell(found, f"job {job_id} is {found.status}", output)
+
+
+async def _changed(
+    job_id: str, config: ServiceConfig, output: Output, ask: Ask, what: str | None = None, *, stays: bool = False
+) -> FineTuningJobStatusInfo:
+    """Ask something of the service about a job, and return the job's status after it.
+
+    No service is started for a job that there is not, or that has ended.
+
+    Raises:
+        JobNotFoundError: there is no such job.
+        JobStateError: it has ended, and `what` was asked of it; without that its last status is the answer.
+    """
+    from ftactors.cli.reading import open_reading
+
+    reading = await open_reading(config)
+    known = await reading.status(job_id)
+    if known.is_terminal and what is not None:
+        raise JobStateError(f"job {job_id!r} is {known.status}: it cannot be {what}")
+    if known.is_terminal:
+        return known
+    async with service_for(config, stays=stays) as service:
+        if service.owns_ray:
+            output.say("no service was running: this starts and stops one; `ftactors watch ID` lets jobs go on")
+        return await ask(service)
 
 
 def _tell(status: FineTuningJobStatusInfo, line: str, output: Output) -> None:
@@ -81,10 +101,3 @@ def _tell(status: FineTuningJobStatusInfo, line: str, output: Output) -> None:
         output.document(status)
     else:
         output.line(line)
-
-
-def _tell_of_own_ray(service: LLMFineTuningService, output: Output) -> None:
-    if service.owns_ray:
-        output.say(
-            "no service was running: it was started for this, and stops again; `ftactors watch ID` lets a job go on"
-        )

@@ -14,7 +14,7 @@ from ftactors.core.models import Model
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.status import FineTuningJobStatusInfo, JobStatus
 from ftactors.runtime.actor import log_url
-from ftactors.runtime.client import SchedulerClient, join_ray
+from ftactors.runtime.client import SchedulerClient, join_ray, leave_ray
 from ftactors.runtime.desk import Hello
 
 NOT_RUNNING = "no service is running: the job goes on at the next start"
@@ -110,8 +110,12 @@ class LogReading:
         return list(self._state.models.values())
 
 
-async def open_reading(config: ServiceConfig, output: Output) -> Reading:
+async def open_reading(config: ServiceConfig, output: Output | None = None) -> Reading:
     """Return the way to read: from the service that runs, else from its log. No job is placed by that.
+
+    Args:
+        config: The service's configuration.
+        output: Where a person is told that no service runs.
 
     Raises:
         LogRefusedError: the log is damaged, too new, or held by a process that is not on this cluster.
@@ -122,20 +126,30 @@ async def open_reading(config: ServiceConfig, output: Output) -> Reading:
         return LiveReading(client)
     url = log_url(config)
     content = await asyncio.to_thread(read_log, url)
-    if content is None:
-        output.say(f"no service is running, and there is no log of an earlier one ({url})")
-        return LogReading(LogContent())
-    output.say(f"no service is running: this is what its log says ({url}); jobs go on at the next start")
-    return LogReading(content)
+    if output is not None:
+        about = (
+            "there is no log of an earlier one" if content is None else "jobs go on at the next start; this is its log"
+        )
+        output.say(f"no service is running; {about} ({url})")
+    return LogReading(content or LogContent())
 
 
 async def running_service(config: ServiceConfig) -> SchedulerClient | None:
-    """Return the scheduler that runs, or None; on a Ray that another driver has for itself, only one with our log."""
+    """Return the scheduler that runs, or None.
+
+    Where the configuration wants a Ray of its own, it is looked for on the Ray of another driver, such as that of
+    `ftactors submit` in another terminal; what serves another log is then none of ours.
+    """
     is_local = config.ray_address == "local"
     if not await asyncio.to_thread(join_ray, None if is_local else config.ray_address, config.namespace):
         return None
     client = await SchedulerClient.find(config)
-    if client is None or not is_local:
+    if not is_local or (client is not None and await _has_log(client, log_url(config))):
         return client
+    await asyncio.to_thread(leave_ray)
+    return None
+
+
+async def _has_log(client: SchedulerClient, url: str) -> bool:
     hello: Hello = await client.ask("hello")
-    return client if log_url(hello.config) == log_url(config) else None
+    return log_url(hello.config) == url

@@ -13,8 +13,6 @@ from ftactors.jobfile import load_service_config
 if TYPE_CHECKING:
     from ftactors.service import LLMFineTuningService
 
-OWN_RAY = "no Ray cluster runs here: this command starts a Ray of its own, which ends with it"
-
 
 def service_config(path: Path | None) -> ServiceConfig:
     """Return the configuration in a file, in the one that FTACTORS_CONFIG names, or the defaults.

@@ -10,7 +10,7 @@ from pathlib import Path
 from ftactors.cli.lines import progress_line
 from ftactors.cli.output import Output
 from ftactors.cli.reading import open_reading
-from ftactors.cli.session import OWN_RAY, service_for
+from ftactors.cli.session import service_for
 from ftactors.cli.watching import follow, show_ending
 from ftactors.core.errors import ServiceError
 from ftactors.core.service_config import ServiceConfig
@@ -83,7 +83,7 @@ async def _followed(
     service: LLMFineTuningService, job_ids: Sequence[str], output: Output
 ) -> list[FineTuningJobStatusInfo]:
     if service.owns_ray:
-        output.say(f"{OWN_RAY}; it stays until the job has ended")
+        output.say("no Ray cluster runs here: this command has a Ray of its own, and stays until the job has ended")
     try:
         last = await follow([service.watch_job(job_id) for job_id in job_ids], output)
     except asyncio.CancelledError:

@@ -19,7 +19,9 @@ from ftactors.core.events import (
     Recorded,
     YieldRequested,
 )
-from ftactors.core.job import HOLDING_PHASES, TERMINAL_PHASES, WAITING_PHASES, Attempt, Job, Phase, evolve
+from ftactors.core.evolve import evolve
+from ftactors.core.job import Attempt, Job
+from ftactors.core.phases import HOLDING_PHASES, TERMINAL_PHASES, WAITING_PHASES, Phase
 from ftactors.core.placement import (
     free_capacity,
     holds_preparation,

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 
 from ftactors.core.events import JobEvent, JobSubmitted
-from ftactors.core.job import TERMINAL_PHASES, TRANSITIONS, Phase
+from ftactors.core.phases import TERMINAL_PHASES, TRANSITIONS, Phase
 
 
 def state_diagram(transitions: Mapping[Phase, Mapping[type[JobEvent], Phase]] = TRANSITIONS) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ftactors.core.events import Purpose, RankPlacement
-from ftactors.core.job import HOLDING_PHASES, Job, Phase
+from ftactors.core.job import Job
+from ftactors.core.phases import HOLDING_PHASES, Phase
 from ftactors.core.seen import Node, Seen
 from ftactors.core.service_config import ServiceConfig
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ftactors.core.job import WAITING_PHASES, Job
+from ftactors.core.job import Job
+from ftactors.core.phases import WAITING_PHASES
 from ftactors.core.placement import (
     WHOLE,
     Free,

@@ -22,7 +22,8 @@ from ftactors.core.events import (
     PublishedModel,
     StageStarted,
 )
-from ftactors.core.job import Attempt, Job, Phase
+from ftactors.core.job import Attempt, Job
+from ftactors.core.phases import Phase
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.work import (
     LAST_WORDS,

@@ -27,8 +27,9 @@ from ftactors.core.events import (
     ServiceStarted,
     ServiceStopRequested,
 )
-from ftactors.core.job import WAITING_PHASES, Job, Phase
+from ftactors.core.job import Job
 from ftactors.core.models import Model
+from ftactors.core.phases import WAITING_PHASES, Phase
 from ftactors.core.problems import close_names, value_of
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.state import State

@@ -19,8 +19,10 @@ from ftactors.core.events import (
     ServiceStarted,
     ServiceStopRequested,
 )
-from ftactors.core.job import TERMINAL_PHASES, Job, evolve
+from ftactors.core.evolve import evolve
+from ftactors.core.job import Job
 from ftactors.core.models import Model, completed, imported
+from ftactors.core.phases import TERMINAL_PHASES
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.status import FineTuningJobStatusInfo, JobStatus, describe
 

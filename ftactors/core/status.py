@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ftactors.core.events import JobCancelled, JobCompleted, JobFailed, Metrics, Stage
-from ftactors.core.job import HOLDING_PHASES, Job, Phase
+from ftactors.core.job import Job
+from ftactors.core.phases import HOLDING_PHASES, Phase
 
 
 class JobStatus(StrEnum):

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from ftactors.core.assignment import work_of
 from ftactors.core.decide import process_keys, stops
 from ftactors.core.events import RankPlacement
-from ftactors.core.job import HOLDING_PHASES, Attempt, Job, Phase
+from ftactors.core.job import Attempt, Job
+from ftactors.core.phases import HOLDING_PHASES, Phase
 from ftactors.core.seen import Process, ProcessKey, Seen
 from ftactors.core.state import State
 from ftactors.core.work import Work

@@ -55,7 +55,7 @@ class SchedulerActor:
         """Return what Ray's dashboard and logs show."""
         return f"ftactors.Scheduler(log={log_url(self._config)}, epoch={self._scheduler.state.epoch})"
 
-    async def ask(self, method: str, *args: Any) -> Any:
+    async def ask(self, method: str, *args: Any, **options: Any) -> Any:
         """Return the desk's answer, once the log is open.
 
         Raises:
@@ -65,7 +65,7 @@ class SchedulerActor:
         await self._opened.wait()
         if self._refusal is not None:
             raise self._refusal
-        return await getattr(self._desk, method)(*args)
+        return await getattr(self._desk, method)(*args, **options)
 
     async def close(self) -> None:
         """Give the log back; nothing can be asked after it."""

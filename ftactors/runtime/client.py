@@ -59,6 +59,11 @@ def join_ray(address: str | None, namespace: str) -> bool:
     return True
 
 
+def leave_ray() -> None:
+    """Leave the cluster that this process joined; one that it started ends with that."""
+    ray.shutdown()
+
+
 def _options(namespace: str) -> dict[str, Any]:
     """Return what Ray is told in either case; its warnings are about how we call it, and of no use to a user."""
     return {"namespace": namespace, "log_to_driver": False, "logging_level": logging.ERROR}
@@ -128,7 +133,7 @@ class SchedulerClient:
                 f"install {hello.version} here, or stop the service and start it with {ftactors.__version__}"
             )
 
-    async def ask(self, method: str, *args: Any) -> Any:
+    async def ask(self, method: str, *args: Any, **options: Any) -> Any:
         """Return the answer of a method of the scheduler's desk, waiting out a restart.
 
         Raises:
@@ -138,7 +143,7 @@ class SchedulerClient:
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             try:
-                return await self._handle.ask.remote(method, *args)
+                return await self._handle.ask.remote(method, *args, **options)
             except RayTaskError as error:
                 if isinstance(error.cause, FtactorsError):
                     raise error.cause from None

@@ -74,6 +74,7 @@ class RayCluster:
 
     async def look(self, *, as_of_seq: int, expected: Collection[ProcessKey]) -> Seen:
         """Look at the cluster; incomplete where Ray does not answer."""
+        await self._starts_settled()
         try:
             nodes, names = await asyncio.to_thread(self._nodes_and_names)
             handles = await asyncio.to_thread(self._find, [key for name in names if (key := key_of(name))])
@@ -115,6 +116,12 @@ class RayCluster:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _starts_settled(self) -> None:
+        """Wait for actors that are being made: none may come up unseen after a look that missed it."""
+        starts = [task for (kind, _), task in self._running.items() if kind is Start]
+        if starts:
+            await asyncio.wait(starts)
 
     def _nodes_and_names(self) -> tuple[dict[str, Node], list[str]]:
         free = ray_state.available_resources_per_node()

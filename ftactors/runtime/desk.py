@@ -15,8 +15,8 @@ import ftactors
 from ftactors.core import requests
 from ftactors.core.errors import JobNotFoundError
 from ftactors.core.events import AnyEvent, JobSubmitted, ModelImported, Recorded
-from ftactors.core.job import HOLDING_PHASES
 from ftactors.core.models import Model
+from ftactors.core.phases import HOLDING_PHASES
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.status import TERMINAL_STATUSES, FineTuningJobStatusInfo, JobStatus, describe
 from ftactors.runtime.scheduler import Scheduler
@@ -63,10 +63,16 @@ class Desk:
         state = self._scheduler.state
         return Hello(ftactors.__version__, state.rules, state.epoch, state.seq, state.places, self._pid)
 
-    async def start(self, config: ServiceConfig, by: str) -> ServiceConfig:
-        """Let the service place jobs; return the rules in force, which are those of a service that runs already."""
+    async def start(self, config: ServiceConfig, by: str, *, by_owner: bool) -> ServiceConfig:
+        """Let the service place jobs, and return the rules in force.
+
+        Args:
+            config: The rules that are asked for.
+            by: Who asks.
+            by_owner: Whether that driver made this scheduler. To any other, a running service keeps its rules.
+        """
         state = self._scheduler.state
-        if not state.places:
+        if by_owner or not state.places:
             await self._record(requests.start(state, config, by=by))
         return state.rules
 
@@ -87,7 +93,8 @@ class Desk:
         """Return whether the service was asked to stop and holds nothing any more."""
         state, seen = self._scheduler.state, self._scheduler.seen
         held = any(job.phase in HOLDING_PHASES for job in state.jobs.values())
-        return not (state.places or held or any(found.state != "dead" for found in seen.processes.values()))
+        alive = any(found.state != "dead" for found in seen.processes.values())
+        return seen.complete and not (state.places or held or alive)
 
     async def cluster(self) -> ClusterFacts:
         """Return what the cluster has, once it was looked at in full."""

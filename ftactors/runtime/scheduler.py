@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ftactors.core.decide import decide, process_keys
 from ftactors.core.errors import IllegalEventError, LogFullError, LogRefusedError, StaleReportError
 from ftactors.core.events import AnyEvent, EvaluationReported, LogOpened, ProgressReported
-from ftactors.core.job import WAITING_PHASES
+from ftactors.core.phases import WAITING_PHASES
 from ftactors.core.queue import waiting_jobs
 from ftactors.core.reports import fact_of, failed
 from ftactors.core.seen import ProcessKey, Seen

@@ -36,7 +36,9 @@ from ftactors.core.events import (
     StageStarted,
     YieldRequested,
 )
-from ftactors.core.job import Job, Phase, evolve
+from ftactors.core.evolve import evolve
+from ftactors.core.job import Job
+from ftactors.core.phases import Phase
 from ftactors.core.seen import Node
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.state import State

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ftactors.core.diagram import state_diagram
 from ftactors.core.events import AttemptPlaced, JobCancelled, PauseRequested, ResumeRequested
-from ftactors.core.job import TRANSITIONS, Phase
+from ftactors.core.phases import TRANSITIONS, Phase
 
 ARCHITECTURE = Path(__file__).parents[2] / "ARCHITECTURE.md"
 BEGIN, END = "<!-- state diagram: generated -->", "<!-- state diagram: end -->"

@@ -6,7 +6,8 @@ import pytest
 
 from ftactors.core.errors import IllegalEventError, StaleReportError
 from ftactors.core.events import DatasetLost, JobSubmitted, PauseRequested, ResumeRequested
-from ftactors.core.job import TERMINAL_PHASES, TRANSITIONS, Phase, evolve
+from ftactors.core.evolve import evolve
+from ftactors.core.phases import TERMINAL_PHASES, TRANSITIONS, Phase
 from tests.core.histories import (
     IN_PHASE,
     JOB,

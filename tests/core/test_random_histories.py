@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from ftactors.core.decide import decide, process_keys
 from ftactors.core.errors import IllegalEventError, StaleReportError
 from ftactors.core.events import PauseRequested, ServiceStarted, ServiceStopRequested
-from ftactors.core.job import HOLDING_PHASES, TRANSITIONS, WAITING_PHASES, Job
+from ftactors.core.job import Job
+from ftactors.core.phases import HOLDING_PHASES, TRANSITIONS, WAITING_PHASES
 from ftactors.core.queue import waiting_jobs
 from ftactors.core.seen import Process, ProcessKey, Seen
 from ftactors.core.service_config import ServiceConfig

@@ -14,7 +14,7 @@ from ftactors.core.events import (
     JobFailed,
     ProgressReported,
 )
-from ftactors.core.job import evolve
+from ftactors.core.evolve import evolve
 from ftactors.core.reports import backoff_s, fact_of
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.work import AnyWord, DatasetMissing, Failed, Prepared, Progress, Published, Report, Stopped

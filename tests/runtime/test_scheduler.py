@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from ftactors.core.job import Phase
+from ftactors.core.phases import Phase
 from ftactors.core.seen import ProcessKey
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.status import JobStatus
@@ -40,7 +40,7 @@ async def service(disk: MemoryDisk, cluster: MemoryCluster) -> AsyncIterator[tup
     scheduler = Scheduler(MemoryStorage(disk), cluster, on_fatal=deaths.append)
     await scheduler.open(opened())
     desk = Desk(scheduler, pid=1)
-    await desk.start(RULES, "someone")
+    await desk.start(RULES, "someone", by_owner=True)
     life = asyncio.get_running_loop().create_task(scheduler.run())
     try:
         yield scheduler, desk

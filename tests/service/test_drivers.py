@@ -20,7 +20,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
-LONG = {"hyperparameters__max_steps": 500, "hyperparameters__save_steps": 20, "hyperparameters__logging_steps": 1}
+LONG = {"hyperparameters__max_steps": 400, "hyperparameters__save_steps": 20, "hyperparameters__logging_steps": 1}
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_a_job_on_a_running_cluster_survives_the_sigkill_of_its_driver(
 
     status, told = outcome(drive(environment, asked))
 
-    assert (status["job_id"], status["status"], status["current_step"]) == (job_id, "completed", 500)
+    assert (status["job_id"], status["status"], status["current_step"]) == (job_id, "completed", 400)
     assert told["events"].count("attempt_placed") == 2  # one to prepare, one to train: it never stopped
     assert "attempt_failed" not in told["events"]
 
@@ -136,6 +136,6 @@ def test_on_a_local_ray_the_job_goes_on_from_its_last_checkpoint_at_the_next_sta
 
     status, told = outcome(drive(environment, asked))
 
-    assert (status["job_id"], status["status"], status["current_step"]) == (job_id, "completed", 500)
+    assert (status["job_id"], status["status"], status["current_step"]) == (job_id, "completed", 400)
     assert told["resumed"][:2] == [None, None]
     assert told["resumed"][-1] >= 40

@@ -103,6 +103,17 @@ async def test_submit_takes_a_file_a_mapping_or_a_config(
     assert (await service.wait_for_job(status.job_id, timeout=60)).status is JobStatus.CANCELLED
 
 
+async def test_a_job_that_is_cancelled_at_once_leaves_nothing_behind(
+    service: LLMFineTuningService, job: Callable[..., dict[str, Any]]
+):
+    for _ in range(5):
+        submitted = await service.submit_fine_tuning_job(job())
+        assert await service.cancel_fine_tuning_job(submitted.job_id)
+        assert not await service.cancel_fine_tuning_job("ftjob-unknown")
+
+    # the fixture stops the service and then looks for actors that are left
+
+
 async def test_all_problems_are_told_at_once_and_nothing_is_queued(
     service: LLMFineTuningService, job: Callable[..., dict[str, Any]]
 ):

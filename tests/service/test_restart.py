@@ -17,7 +17,7 @@ from ftactors.core.events import AttemptPlaced, CheckpointSaved
 from tests.service.conftest import status_when
 
 pytestmark = pytest.mark.ray
-LONG = {"hyperparameters__max_steps": 600, "hyperparameters__save_steps": 20, "hyperparameters__logging_steps": 1}
+LONG = {"hyperparameters__max_steps": 300, "hyperparameters__save_steps": 20, "hyperparameters__logging_steps": 1}
 VOLATILE = {"wait_reason", "queue_position"}
 
 
@@ -50,7 +50,7 @@ async def test_a_stopped_service_goes_on_with_its_jobs_and_every_status_is_as_it
 
     assert finished == after
     assert "attempt_stopped" in [recorded.event.type for recorded in events]
-    assert (resumed.status, resumed.current_step) == (JobStatus.COMPLETED, 600), resumed.error_message
+    assert (resumed.status, resumed.current_step) == (JobStatus.COMPLETED, 300), resumed.error_message
     assert last.status is JobStatus.COMPLETED
     assert placed[-1].resume_from is not None
     assert placed[-1].resume_from.step >= 30
