@@ -23,6 +23,7 @@ _LOG = logging.getLogger(__name__)
 _PATIENCE_S = 60.0
 """How long a scheduler that restarts is waited for."""
 _RETRY_S = 0.2
+_DEATH_S = 10.0
 _HEAD: dict[str, float] = {"node:__internal_head__": 0.001}
 
 
@@ -158,12 +159,18 @@ class SchedulerClient:
                 ) from error
 
     async def close_scheduler(self) -> None:
-        """End the scheduler actor; its log is free when this returns."""
+        """End the scheduler actor; its log is free, and so is its name, when this returns."""
         try:
             await self._handle.close.remote()
         except RayActorError as error:
             _LOG.info("the scheduler ended before it was closed: %s", error)
         await asyncio.to_thread(ray.kill, self._handle, no_restart=True)
+        with contextlib.suppress(RayActorError, TimeoutError):
+            async with asyncio.timeout(_DEATH_S):
+                while True:  # until it is too dead to refuse
+                    with contextlib.suppress(RayTaskError):
+                        await self._handle.ask.remote("hello")
+                    await asyncio.sleep(_RETRY_S)
 
 
 def whoami() -> str:
