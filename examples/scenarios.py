@@ -49,7 +49,7 @@ async def scenario_valid_job(service: LLMFineTuningService, workdir: Path) -> No
     assert {JobStatus.PREPROCESSING, JobStatus.RUNNING} <= set(seen)
     assert status.status is JobStatus.COMPLETED
     assert status.metrics is not None
-    assert status.metrics["loss"] < status.metrics["base_loss"]
+    assert float(status.metrics["loss"] or 0) < float(status.metrics["base_loss"] or 0)
     assert (Path(str(status.output_model_path)) / "model.safetensors").exists()
     assert (await service.model_manager.get_model(status.new_model_id)).job_id == status.job_id
 
@@ -162,8 +162,8 @@ async def scenario_listing(service: LLMFineTuningService, workdir: Path) -> None
     assert [job.job_id for job in page] == [ids["second"]]
     cancelled = await service.list_fine_tuning_jobs(status_filter="cancelled", limit=1)
     assert [job.job_id for job in cancelled] == [ids["second"]]
-    for job in everything:
-        tell(job)
+    for listed in everything:
+        tell(listed)
     for name in ("first", "third"):
         await service.cancel_fine_tuning_job(ids[name])
         await service.wait_for_job(ids[name])
@@ -236,10 +236,19 @@ def a_tiny_model(directory: Path) -> Path:
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>"
     )
-    size: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128}
-    ends = {"bos_token_id": fast.bos_token_id, "eos_token_id": fast.eos_token_id, "pad_token_id": fast.pad_token_id}
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(words), **size, **heads, **ends)).save_pretrained(directory)
+    config = LlamaConfig(
+        vocab_size=len(words),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        bos_token_id=fast.bos_token_id,
+        eos_token_id=fast.eos_token_id,
+        pad_token_id=fast.pad_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(directory)
     fast.save_pretrained(directory)
     return directory
 

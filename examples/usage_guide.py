@@ -32,12 +32,8 @@ from ftactors.demo_data import write_demo_data
 from ftactors.demo_model import obtain_model
 
 
-async def main(workdir: Path, model: str | None) -> FineTuningJobStatusInfo:
+async def main(workdir: Path, base_model: Path, data: Path) -> FineTuningJobStatusInfo:
     """Go through the guide, and return how its first job ended."""
-    cache = Path("~/.ftactors/demo/base").expanduser()
-    base_model = await asyncio.to_thread(obtain_model, cache, model, print)
-    data = write_demo_data(workdir / "data")
-
     # ---------------------------------------------------------------------------------- 3. Service Initialization
 
     model_manager = LLMModelManager({"smollm2": base_model})
@@ -52,7 +48,12 @@ async def main(workdir: Path, model: str | None) -> FineTuningJobStatusInfo:
     # Start the background job processor
     await fine_tuning_service.start()
     try:
-        return await use(fine_tuning_service, workdir, data.directory)
+        job_config = a_job_config(workdir, data)
+        submitted_job_status = await submit(fine_tuning_service, job_config)
+        await monitor(fine_tuning_service, submitted_job_status.job_id)
+        await cancel(fine_tuning_service, job_config)
+        await handle_errors(fine_tuning_service, job_config)
+        return await look_at_output(fine_tuning_service, submitted_job_status.job_id)
     finally:
         # ---------------------------------------------------------------------------------- 9. Stopping the Service
 
@@ -60,10 +61,11 @@ async def main(workdir: Path, model: str | None) -> FineTuningJobStatusInfo:
         print("Fine-tuning service stopped.")
 
 
-async def use(fine_tuning_service: LLMFineTuningService, workdir: Path, data: Path) -> FineTuningJobStatusInfo:
-    """Go through sections 4 to 8."""
-    # ------------------------------------------------------------------------------ 4. Submitting a Fine-Tuning Job
+# ---------------------------------------------------------------------------------- 4. Submitting a Fine-Tuning Job
 
+
+def a_job_config(workdir: Path, data: Path) -> FineTuningJobConfig:
+    """Return the job of sections 4.1 to 4.5."""
     # 4.1. Defining Dataset Configuration
     dataset_config = DatasetSourceConfig(
         source_type="file_path",  # Can be "file_path", "data_layer_id", "hf_dataset"
@@ -114,7 +116,7 @@ async def use(fine_tuning_service: LLMFineTuningService, workdir: Path, data: Pa
     )
 
     # 4.5. Assembling the Job Configuration
-    job_config = FineTuningJobConfig(
+    return FineTuningJobConfig(
         job_name="My First LoRA Fine-Tune",
         base_model_id="smollm2",  # Model ID from LLMModelManager
         new_model_id="smollm2-lora-docstrings-custom",  # Desired ID for the new model
@@ -125,12 +127,15 @@ async def use(fine_tuning_service: LLMFineTuningService, workdir: Path, data: Pa
         evaluation_config=eval_config,  # Optional
     )
 
-    # 4.6. Submitting the Job
+
+async def submit(fine_tuning_service: LLMFineTuningService, job_config: FineTuningJobConfig) -> FineTuningJobStatusInfo:
+    """Return the status of the job of section 4.6."""
     try:
         submitted_job_status = await fine_tuning_service.submit_fine_tuning_job(job_config)
         print(
             f"Job submitted successfully! Job ID: {submitted_job_status.job_id}, Status: {submitted_job_status.status}"
         )
+        return submitted_job_status
     except InvalidJobConfigError as e:
         print(f"Error submitting job: Invalid configuration - {e}")
         raise
@@ -138,10 +143,13 @@ async def use(fine_tuning_service: LLMFineTuningService, workdir: Path, data: Pa
         print(f"An unexpected error occurred during job submission: {e}")
         raise
 
-    # ------------------------------------------------------------------------------------ 5. Monitoring Job Status
 
+# ---------------------------------------------------------------------------------------- 5. Monitoring Job Status
+
+
+async def monitor(fine_tuning_service: LLMFineTuningService, job_id_to_check: str) -> None:
+    """Look at a job until it has ended, and at all jobs."""
     # 5.1. Get Job Status
-    job_id_to_check = submitted_job_status.job_id
     current_status_info = await fine_tuning_service.get_job_status(job_id_to_check)
     report(job_id_to_check, current_status_info)
 
@@ -161,8 +169,12 @@ async def use(fine_tuning_service: LLMFineTuningService, workdir: Path, data: Pa
     for job_info in completed_jobs:
         print(f"  - Job ID: {job_info.job_id}, Name: {job_info.job_name}")
 
-    # ------------------------------------------------------------------------------- 6. Cancelling a Fine-Tuning Job
 
+# ------------------------------------------------------------------------------------ 6. Cancelling a Fine-Tuning Job
+
+
+async def cancel(fine_tuning_service: LLMFineTuningService, job_config: FineTuningJobConfig) -> None:
+    """Submit another job, and cancel it."""
     another_job = job_config.model_copy(update={"job_name": "To be cancelled", "new_model_id": "never-made"})
     job_to_cancel_id = (await fine_tuning_service.submit_fine_tuning_job(another_job)).job_id
     was_cancel_requested = await fine_tuning_service.cancel_fine_tuning_job(job_to_cancel_id)
@@ -178,8 +190,12 @@ async def use(fine_tuning_service: LLMFineTuningService, workdir: Path, data: Pa
             "(it might be completed, failed, or already cancelled)."
         )
 
-    # -------------------------------------------------------------------------------------------- 7. Error Handling
 
+# ------------------------------------------------------------------------------------------------ 7. Error Handling
+
+
+async def handle_errors(fine_tuning_service: LLMFineTuningService, job_config: FineTuningJobConfig) -> None:
+    """Submit what cannot be run."""
     for changes in ({"base_model_id": "no-such-model"}, {"new_model_id": "../elsewhere"}):
         try:
             await fine_tuning_service.submit_fine_tuning_job(job_config.model_copy(update=changes))
@@ -188,15 +204,24 @@ async def use(fine_tuning_service: LLMFineTuningService, workdir: Path, data: Pa
         except ModelNotFoundError as e:
             print(f"ModelNotFoundError: {e}")
 
-    # --------------------------------------------------------------------------------------- 8. Output and Artifacts
 
+# ------------------------------------------------------------------------------------------ 8. Output and Artifacts
+
+
+async def look_at_output(fine_tuning_service: LLMFineTuningService, job_id_to_check: str) -> FineTuningJobStatusInfo:
+    """Return the last status of a job, after a look at its model."""
     done = await fine_tuning_service.wait_for_job(job_id_to_check)
     report(job_id_to_check, done)
-    if done.status is JobStatus.COMPLETED:
-        print("Artifacts:", *sorted(path.name for path in Path(str(done.output_model_path)).iterdir()))
+    if done.output_model_path:
+        print("Artifacts:", *artifacts(done.output_model_path))
     for model in await fine_tuning_service.model_manager.list_models():
         print(f"Model {model.model_id}: {model.kind}, in {model.path}")
     return done
+
+
+def artifacts(output_path: str) -> list[str]:
+    """Return the names of a model's files."""
+    return sorted(path.name for path in Path(output_path).iterdir())
 
 
 def report(job_id_to_check: str, current_status_info: FineTuningJobStatusInfo | None) -> None:
@@ -223,7 +248,13 @@ def report(job_id_to_check: str, current_status_info: FineTuningJobStatusInfo | 
         print(f"Job with ID {job_id_to_check} not found.")
 
 
+def guide(workdir: Path, model: str | None = None) -> FineTuningJobStatusInfo:
+    """Fetch the model, make the data, and go through the guide."""
+    base_model = obtain_model(Path("~/.ftactors/demo/base").expanduser(), model, print)
+    return asyncio.run(main(workdir, base_model, write_demo_data(workdir / "data").directory))
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="usage-guide-") as directory:
-        ended = asyncio.run(main(Path(directory), sys.argv[1] if len(sys.argv) > 1 else None))
+        ended = guide(Path(directory), *sys.argv[1:2])
     sys.exit(0 if ended.status is JobStatus.COMPLETED else 1)

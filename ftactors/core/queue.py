@@ -59,8 +59,9 @@ def _reason(job: Job, state: State, seen: Seen, free: list[Free], now: float) ->
 
 
 def _free(free: list[Free]) -> str:
-    return ", ".join(
-        f"{sum(there.devices) / WHOLE:g} GPU and {max(0.0, there.cpus):g} CPU "
-        f"on node {there.node.name or there.node.node_id}"
-        for there in free
-    )
+    return ", ".join(f"{_amounts(there)} on node {there.node.name or there.node.node_id}" for there in free)
+
+
+def _amounts(there: Free) -> str:
+    gpus = f"{sum(there.devices) / WHOLE:g} GPU and " if there.devices else ""
+    return f"{gpus}{max(0.0, there.cpus):g} CPU"
