@@ -128,6 +128,9 @@ async def run_demo(demo: Demo, *, watch: Watch, tell: Tell) -> DemoResult:
     try:
         job_id = await _submitted(service, demo, model, data, tell)
         status = await watch(service.watch_job(job_id))
+    except asyncio.CancelledError:
+        tell("interrupted: the job writes a checkpoint, and the next `ftactors demo` goes on from it")
+        raise
     finally:
         await service.stop()
     answers = None

@@ -18,7 +18,7 @@ from ftactors.jobfile import load_service_config
 from ftactors.models import LLMModelManager
 from ftactors.preview import JobPreview, preview
 from ftactors.runtime.client import SchedulerClient, connect_to_ray, disconnect_from_ray, whoami
-from ftactors.runtime.desk import ClusterFacts
+from ftactors.runtime.desk import ClusterFacts, Hello
 from ftactors.submission import Factories, Submission, plan_submission
 
 _LOG = logging.getLogger(__name__)
@@ -44,6 +44,9 @@ class LLMFineTuningService:
     ) -> None:
         self.model_manager = model_manager
         self.config = load_service_config(global_config)
+        """What this driver asks for."""
+        self.rules = self.config
+        """What is in force: of a service that ran before, its own."""
         self._client: SchedulerClient | None = None
         self._owns_ray = False
 
@@ -67,34 +70,48 @@ class LLMFineTuningService:
         """
         if self._client is not None:
             return
-        self._owns_ray = await asyncio.to_thread(connect_to_ray, self.config.ray_address, self.config.namespace)
-        self._client = await SchedulerClient.connect(self.config)
-        rules: ServiceConfig = await self._client.ask(
-            "start", self._absolute(), whoami(), by_owner=self._client.created
-        )
-        self._tell_differences(rules)
-        self.config = rules
-        await self.model_manager.attach(self._client, rules)
+        self._owns_ray |= await asyncio.to_thread(connect_to_ray, self.config.ray_address, self.config.namespace)
+        try:
+            client = await SchedulerClient.connect(self.config)
+            asked = self._absolute()
+            hello: Hello = await client.ask("hello")
+            running = hello.config if hello.places and not client.created else asked
+            await self.model_manager.attach(client, asked.model_copy(update={"state_dir": running.state_dir}))
+            self.rules = await client.ask("start", asked, whoami(), by_owner=client.created)
+        except BaseException:
+            await self.detach()
+            raise
+        self._client = client
+        self._tell_differences()
 
     async def stop(self, *, force: bool = False) -> None:
         """Let all trainers checkpoint and stop; their jobs go on at the next start.
 
         A driver that joined a service which another one started only detaches, unless `force` is set.
         """
-        client = self._started()
+        client = self._client
+        if client is None:
+            return
         if not client.created and not force:
             _LOG.warning(
                 "this driver joined a running service and leaves it running; stop(force=True) or `ftactors stop` end it"
             )
-            await self.detach()
-            return
-        await client.ask("stop", whoami())
-        grace_s = self.config.stop_grace_seconds + self.config.kill_margin_seconds + _STOP_MARGIN_S
-        deadline = asyncio.get_running_loop().time() + grace_s
-        while not await client.ask("wait_stopped") and asyncio.get_running_loop().time() < deadline:
-            _LOG.info("waiting for trainers to checkpoint and stop")
-        await client.close_scheduler()
+        else:
+            await self._stop(client)
         await self.detach()
+
+    async def _stop(self, client: SchedulerClient) -> None:
+        """Wait until all trainers have stopped, as long as their graces allow, and end the scheduler."""
+        await client.ask("stop", whoami())
+        graces_s = max(self.rules.stop_grace_seconds, self.rules.cancel_grace_seconds)
+        deadline = asyncio.get_running_loop().time() + graces_s + self.rules.kill_margin_seconds + _STOP_MARGIN_S
+        while (how := await client.ask("wait_stopped")) == "stopping":
+            if asyncio.get_running_loop().time() > deadline:
+                _LOG.warning("some trainers have not stopped in time; they end once nobody asks for their reports")
+                break
+            _LOG.info("waiting for trainers to checkpoint and stop")
+        if how == "started" or not await client.close_scheduler():
+            _LOG.warning("the service was started again by another driver while it stopped, and goes on")
 
     async def detach(self) -> None:
         """Leave the service running and forget it. A Ray that `start()` itself started ends with that."""
@@ -245,7 +262,7 @@ class LLMFineTuningService:
         client = self._started()
         factories = Factories(self._get_trainer_factory, self._get_dataset_handler_factory)
         cluster = await client.ask("cluster")
-        return await plan_submission(config, self.model_manager, self.config, factories, has_gpus=cluster.gpus > 0)
+        return await plan_submission(config, self.model_manager, self.rules, factories, has_gpus=cluster.gpus > 0)
 
     def _started(self) -> SchedulerClient:
         if self._client is None:
@@ -254,17 +271,30 @@ class LLMFineTuningService:
 
     def _absolute(self) -> ServiceConfig:
         """Return the configuration with paths that mean the same in every process."""
-        state_dir = Path(self.config.state_dir).expanduser().resolve()
-        runs_dir = Path(self.config.runs_dir).expanduser().resolve() if self.config.runs_dir else state_dir / "runs"
-        return self.config.model_copy(update={"state_dir": str(state_dir), "runs_dir": str(runs_dir)})
+        state_dir = _absolute(self.config.state_dir)
+        roots, models = self.config.allowed_roots, self.config.base_models
+        return self.config.model_copy(
+            update={
+                "state_dir": state_dir,
+                "runs_dir": _absolute(self.config.runs_dir or f"{state_dir}/runs"),
+                "allowed_roots": roots and [_absolute(root) for root in roots],
+                "base_models": {
+                    key: _absolute(it) if Path(it).expanduser().exists() else it for key, it in models.items()
+                },
+            }
+        )
 
-    def _tell_differences(self, rules: ServiceConfig) -> None:
+    def _tell_differences(self) -> None:
         """Warn of what this driver asked for and the running service does not do."""
         asked = self._absolute()
         for name in sorted(self.config.model_fields_set - {"base_models", "ray_address"}):
-            ours, theirs = getattr(asked, name), getattr(rules, name)
+            ours, theirs = getattr(asked, name), getattr(self.rules, name)
             if ours != theirs:
                 _LOG.warning("the running service has %s=%r, not %r as asked here; its own rules", name, theirs, ours)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
 
 
 def _status(status_filter: str | None) -> JobStatus | None:

@@ -4,36 +4,25 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from collections.abc import AsyncIterator, Iterable
 
-import pytest
 from rich.console import Console
 
 from ftactors.cli.bars import Bars, facts_beside_bar, share_done
 from ftactors.cli.output import Output
+from ftactors.cli.tables import table
 from ftactors.cli.watching import follow
 from ftactors.core.status import FineTuningJobStatusInfo, Waiting, describe
 from tests.core import histories as h
 from tests.test_cli_lines import TRAINING, status
 
-ESCAPE = "\x1b"
+PERSON = Output(to_person=True)
 STORY = [
     describe(h.fold([h.submitted(job_name="[red]my job")]), Waiting(1, "waits [for] nothing")),
     status(*TRAINING),
     status(*TRAINING, h.evaluated()),
     status(*TRAINING, h.completed()),
 ]
-
-
-@pytest.fixture
-def person(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> pytest.CaptureFixture[str]:
-    """A person looks at stdout, on a terminal that has colours."""
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    return capsys
 
 
 async def coming(statuses: Iterable[FineTuningJobStatusInfo]) -> AsyncIterator[FineTuningJobStatusInfo]:
@@ -47,22 +36,27 @@ def test_rows_in_a_pipe_have_tabs_and_no_colours(capsys):
     assert capsys.readouterr().out == "j1\tcompleted\nj2\tfailed\n"
 
 
-def test_rows_at_a_terminal_have_headings_and_colours(person):
-    Output().rows(("job", "status"), [("j1", "completed")], empty="none")
+def test_rows_at_a_terminal_have_headings(capsys):
+    PERSON.rows(("job", "status"), [("j1", "completed")], empty="none")
 
-    shown = person.readouterr().out
-    assert "job" in shown
-    assert f"{ESCAPE}[32mcompleted" in shown
+    shown = capsys.readouterr().out
+    assert shown.split() == ["job", "status", "─" * len(shown.split()[2]), "j1", "completed"]
 
 
-def test_a_person_is_told_of_emptiness_and_a_pipe_gets_nothing(person, monkeypatch):
-    Output().rows(("job",), [], empty="no jobs")
-    told = person.readouterr()
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
+def test_a_status_is_coloured():
+    screen = io.StringIO()
+    Console(file=screen, force_terminal=True, color_system="standard").print(table(("status",), [("completed",)]))
+
+    assert "\x1b[32mcompleted" in screen.getvalue()
+
+
+def test_a_person_is_told_of_emptiness_and_a_pipe_gets_nothing(capsys):
+    PERSON.rows(("job",), [], empty="no jobs")
+    told = capsys.readouterr()
     Output().rows(("job",), [], empty="no jobs")
 
     assert (told.out, told.err) == ("", "no jobs\n")
-    assert person.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_facts_are_a_line_each(capsys):
@@ -71,16 +65,16 @@ def test_facts_are_a_line_each(capsys):
     assert capsys.readouterr().out == "status: running\nstep: 9\n"
 
 
-def test_markup_in_a_users_text_is_shown_as_it_is(person):
-    Output().facts({"job_name": "[red]my job"})
+def test_markup_in_a_users_text_is_shown_as_it_is(capsys):
+    PERSON.facts({"job_name": "[red]my job"})
 
-    assert "[red]my job" in person.readouterr().out
+    assert "[red]my job" in capsys.readouterr().out
 
 
-def test_json_is_one_line_even_at_a_terminal(person):
+def test_json_is_one_line(capsys):
     Output(as_json=True).document(STORY[1])
 
-    (line,) = person.readouterr().out.splitlines()
+    (line,) = capsys.readouterr().out.splitlines()
     assert FineTuningJobStatusInfo.model_validate(json.loads(line)) == STORY[1]
 
 
@@ -112,12 +106,11 @@ async def test_several_jobs_are_followed_at_once(capsys):
     assert (told.count("ftjob-1"), told.count("ftjob-2")) == (4, 4)
 
 
-async def test_a_person_follows_a_job_on_a_live_bar(person):
-    await follow([coming(STORY)], Output())
+async def test_a_person_follows_a_job_on_a_bar_and_no_lines(capsys):
+    await follow([coming(STORY)], PERSON)
 
-    shown = person.readouterr().out
-    assert ESCAPE in shown
-    assert "completed" in shown
+    (last,) = capsys.readouterr().out.splitlines()
+    assert "a job completed" in last
 
 
 def test_a_bar_shows_job_stage_step_loss_and_time_left():
@@ -140,3 +133,9 @@ def test_a_bar_shows_the_name_of_a_job_as_it_is():
 def test_a_bar_has_a_length_only_where_the_share_done_is_known():
     assert [share_done(seen) for seen in STORY] == [None, 45.0, 45.0, 100.0]
     assert facts_beside_bar(STORY[0]) == "waits [for] nothing"
+
+
+def test_a_bar_is_full_only_when_the_job_has_ended():
+    through = STORY[1].model_copy(update={"progress_percentage": 100.0})
+
+    assert share_done(through) == 99.9

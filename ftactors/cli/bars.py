@@ -14,7 +14,9 @@ from ftactors.core.status import FineTuningJobStatusInfo, JobStatus
 
 _REFRESHES_PER_S = 4
 _BAR_WIDTH = 28
-_WHOLE = 100
+_WHOLE = 100.0
+_ALMOST = 99.9
+"""Of a stage that is through; at the whole, rich would take the job for ended and stop its clock."""
 
 
 class Bars:
@@ -62,10 +64,11 @@ class Bars:
 def share_done(status: FineTuningJobStatusInfo) -> float | None:
     """Return the percentage that a bar shows: of the training, or of the stage around it; None where it is unknown."""
     if status.is_terminal:
-        return float(_WHOLE)
+        return _WHOLE
     if status.status not in (JobStatus.RUNNING, JobStatus.PREPROCESSING):
         return None
-    return status.progress_percentage if status.stage in TRAINING_STAGES else status.stage_progress_percentage
+    done = status.progress_percentage if status.stage in TRAINING_STAGES else status.stage_progress_percentage
+    return None if done is None else min(done, _ALMOST)
 
 
 def facts_beside_bar(status: FineTuningJobStatusInfo) -> str:

@@ -36,7 +36,7 @@ def cancel(job_id: JobId, *, config: ConfigFile = None, as_json: AsJson = False)
             return await service.wait_for_job(job_id)
         return await anext(service.watch_job(job_id))
 
-    output = Output(as_json=as_json)
+    output = Output.here(as_json=as_json)
     found = asyncio.run(_changed(job_id, service_config(config), output, cancelled))
     if as_json:
         output.document(found)
@@ -54,7 +54,7 @@ def pause(job_id: JobId, *, config: ConfigFile = None, as_json: AsJson = False) 
     async def paused(service: LLMFineTuningService) -> FineTuningJobStatusInfo:
         return await service.pause_fine_tuning_job(job_id)
 
-    output = Output(as_json=as_json)
+    output = Output.here(as_json=as_json)
     found = asyncio.run(_changed(job_id, service_config(config), output, paused, "paused"))
     _tell(found, f"job {job_id} is {'paused' if found.status is JobStatus.PAUSED else 'being paused'}", output)
 
@@ -66,7 +66,7 @@ def resume(job_id: JobId, *, config: ConfigFile = None, as_json: AsJson = False)
     async def resumed(service: LLMFineTuningService) -> FineTuningJobStatusInfo:
         return await service.resume_fine_tuning_job(job_id)
 
-    output = Output(as_json=as_json)
+    output = Output.here(as_json=as_json)
     found = asyncio.run(_changed(job_id, service_config(config), output, resumed, "resumed", stays=True))
     _tell(found, f"job {job_id} is {found.status}", output)
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ftactors.demo import Demo, DemoResult
 
 LOSS_COLUMNS = ("held-out rows", "loss", "perplexity")
-_METRICS = ("loss", "perplexity")
 
 
 @command("ftactors demo", "ftactors demo --model ./my-model --steps 40 --dir /tmp/demo")
@@ -44,7 +43,7 @@ def demo(
     """
     from ftactors.demo import Demo, run_demo
 
-    output = Output(as_json=as_json)
+    output = Output.here(as_json=as_json)
 
     async def watch(statuses: AsyncIterator[FineTuningJobStatusInfo]) -> FineTuningJobStatusInfo:
         if not as_json:
@@ -68,7 +67,12 @@ def show_result(result: DemoResult, asked: Demo, output: Output) -> None:
         for line in ending(result.status):
             output.line(line)
         return
-    output.rows(LOSS_COLUMNS, loss_rows(result), empty="")
+    rows = loss_rows(result)
+    if output.to_person:
+        output.rows(LOSS_COLUMNS, rows, empty="")
+    else:
+        for name, loss, perplexity in rows:
+            output.line(f"{name}: loss {loss}, perplexity {perplexity}")
     output.facts(
         {
             "question": result.answers.question,
@@ -83,12 +87,17 @@ def show_result(result: DemoResult, asked: Demo, output: Output) -> None:
         output.line(line)
 
 
-def loss_rows(result: DemoResult) -> list[tuple[str, ...]]:
+def loss_rows(result: DemoResult) -> list[tuple[str, str, str]]:
     """Return the cells under `LOSS_COLUMNS`: of the base and of the tuned model, per token."""
     metrics = result.status.metrics or {}
+
+    def told(name: str) -> str:
+        value = metrics.get(name)
+        return "?" if value is None else number(value)
+
     return [
-        (f"{name} model", *(number(float(metrics.get(f"{prefix}{metric}") or 0.0)) for metric in _METRICS))
-        for name, prefix in (("base", "base_"), ("tuned", ""))
+        ("base model", told("base_loss"), told("base_perplexity")),
+        ("tuned model", told("loss"), told("perplexity")),
     ]
 
 

@@ -48,7 +48,7 @@ def submit(
     from ftactors.cli.submitting import Ask, dry, submitted
 
     ask = Ask(job, wait=wait, idempotency_key=idempotency_key)
-    output = Output(as_json=as_json)
+    output = Output.here(as_json=as_json)
     if dry_run:
         show_preview(asyncio.run(dry(ask, service_config(config))), output)
         return
@@ -76,7 +76,7 @@ def list_jobs(
     async def jobs(output: Output) -> list[FineTuningJobStatusInfo]:
         return await (await open_reading(service_config(config), output)).jobs(status, limit, offset)
 
-    output = Output(as_json=as_json)
+    output = Output.here(as_json=as_json)
     found = asyncio.run(jobs(output))
     if as_json:
         output.document([job.model_dump(mode="json") for job in found])
@@ -92,7 +92,7 @@ def status(job_id: JobId, *, config: ConfigFile = None, as_json: AsJson = False)
     async def known(output: Output) -> FineTuningJobStatusInfo:
         return await (await open_reading(service_config(config), output)).status(job_id)
 
-    output = Output(as_json=as_json)
+    output = Output.here(as_json=as_json)
     found = asyncio.run(known(output))
     if as_json:
         output.document(found)
@@ -114,7 +114,7 @@ def watch(
     """
     from ftactors.cli.submitting import watched
 
-    finish(asyncio.run(watched(job_ids, service_config(config), Output(as_json=as_json))))
+    finish(asyncio.run(watched(job_ids, service_config(config), Output.here(as_json=as_json))))
 
 
 @command("ftactors events ftjob-0123456789ab")
@@ -128,7 +128,7 @@ def events(job_id: JobId, *, config: ConfigFile = None, as_json: AsJson = False)
     async def history(output: Output) -> list[Recorded]:
         return await (await open_reading(service_config(config), output)).events(job_id)
 
-    output = Output(as_json=as_json)
+    output = Output.here(as_json=as_json)
     found = asyncio.run(history(output))
     if as_json:
         output.document([json_of_event(recorded) for recorded in found])
@@ -151,7 +151,7 @@ def logs(
     """
     from ftactors.cli.logs import print_log
 
-    asyncio.run(print_log(job_id, service_config(config), Output(as_json=as_json), attempt=attempt, follow=follow))
+    asyncio.run(print_log(job_id, service_config(config), Output.here(as_json=as_json), attempt=attempt, follow=follow))
 
 
 def finish(jobs: list[FineTuningJobStatusInfo]) -> None:

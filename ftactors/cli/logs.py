@@ -50,35 +50,42 @@ async def print_log(job_id: str, config: ServiceConfig, output: Output, *, attem
     """
     reading = await open_reading(config, output)
     status = await reading.status(job_id)
-    files = log_files(Path(status.run_dir))
-    chosen = attempt if attempt is not None else max(files, default=None)
-    follow = follow and reading.is_live and not status.is_terminal
-    if chosen not in files and not follow:
-        have = f"there are logs of attempts {', '.join(map(str, files))}" if files else "there are no logs yet"
-        wanted = "" if attempt is None else f" of attempt {attempt}"
-        output.say(f"no log{wanted} of job {job_id} in {status.run_dir}; {have}")
-        return
-    if not follow:
-        _print(Tail(files[chosen]), chosen, output, to_the_end=True) if chosen else None
-        return
-    await _follow(reading, job_id, Path(status.run_dir), attempt, output)
+    run_dir = Path(status.run_dir)
+    if follow and reading.is_live and not status.is_terminal:
+        await follow_log(reading, job_id, run_dir, attempt, output)
+    else:
+        print_log_of(run_dir, attempt, output)
 
 
-async def _follow(reading: Reading, job_id: str, run_dir: Path, only: int | None, output: Output) -> None:
+def print_log_of(run_dir: Path, attempt: int | None, output: Output) -> None:
+    """Print what there is of an attempt's log, of the newest where none is named."""
+    files = log_files(run_dir)
+    chosen = attempt if attempt is not None else max(files, default=0)
+    if chosen in files:
+        _print(Tail(files[chosen]), chosen, output, to_the_end=True)
+        return
+    which = f"no log of attempt {chosen}" if attempt is not None else "no log"
+    have = f"; there are those of attempts {', '.join(map(str, files))}" if files else ""
+    output.say(f"{which} in {run_dir}{have}")
+
+
+async def follow_log(
+    reading: Reading, job_id: str, run_dir: Path, only: int | None, output: Output, *, poll_s: float = _POLL_S
+) -> None:
     """Print what is there of the newest attempt, or of the one named, and what comes, until the job has ended."""
     tails: dict[int, Tail] = {}
-    begin = only if only is not None else max(log_files(run_dir), default=1)
+    first = only if only is not None else max(log_files(run_dir), default=1)
     is_over = False
     while True:
         for attempt, path in log_files(run_dir).items():
-            if attempt != only and (only is not None or attempt < begin):
+            if attempt < first or only not in (None, attempt):
                 continue
             if attempt not in tails:
                 output.say(f"--- attempt {attempt}")
             _print(tails.setdefault(attempt, Tail(path)), attempt, output, to_the_end=is_over)
         if is_over:
             return
-        await asyncio.sleep(_POLL_S)
+        await asyncio.sleep(poll_s)
         is_over = (await reading.status(job_id)).is_terminal
 
 

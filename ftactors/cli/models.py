@@ -28,7 +28,7 @@ def list_models(*, config: ConfigFile = None, as_json: AsJson = False) -> None:
 
     In a pipe: a line each, with tabs between id, kind, base, creation and path.
     """
-    output = Output(as_json=as_json)
+    output = Output.here(as_json=as_json)
     found = asyncio.run(_registered(config, output))
     if as_json:
         output.document([model.model_dump(mode="json") for model in found])
@@ -39,7 +39,7 @@ def list_models(*, config: ConfigFile = None, as_json: AsJson = False) -> None:
 @command("ftactors models show smollm2-mine", group=models)
 def show(model_id: ModelIdArgument, *, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show all that is known of a model: where it lies, what it was tuned from, and by which job."""
-    output = Output(as_json=as_json)
+    output = Output.here(as_json=as_json)
     known = {model.model_id: model for model in asyncio.run(_registered(config, output))}
     if model_id not in known:
         raise ModelNotFoundError(f"there is no model {model_id!r}; {close_names(model_id, known)}")
@@ -74,7 +74,7 @@ def import_model(
                 raise ServiceError(f"model {model_id!r} was not registered: the service stopped meanwhile")
             return model
 
-    _tell(asyncio.run(imported()), Output(as_json=as_json))
+    _tell(asyncio.run(imported()), Output.here(as_json=as_json))
 
 
 @command("ftactors models delete smollm2-mine", group=models)
@@ -85,7 +85,7 @@ def delete(model_id: ModelIdArgument, *, config: ConfigFile = None, as_json: AsJ
         async with service_for(service_config(config), stays=False) as service:
             return await service.model_manager.delete_model(model_id)
 
-    output = Output(as_json=as_json)
+    output = Output.here(as_json=as_json)
     model = asyncio.run(deleted())
     if as_json:
         output.document(model)

@@ -25,7 +25,7 @@ class LogContent:
     """Of each job, oldest first."""
 
 
-def read_log(url: str) -> LogContent | None:
+def read_log(url: str, *, lock_wait_s: float = _LOCK_WAIT_S) -> LogContent | None:
     """Return what a log says; None where there is none. Nothing is written to it, and it is given back at once.
 
     Raises:
@@ -33,7 +33,7 @@ def read_log(url: str) -> LogContent | None:
     """
     if url.startswith(_SQLITE) and not Path(url.removeprefix(_SQLITE)).exists():
         return None  # opening would make one
-    storage, content = storage_at(url, timeout_s=_LOCK_WAIT_S), LogContent()
+    storage, content = storage_at(url, timeout_s=lock_wait_s), LogContent()
     head = storage.open()
     try:
         for row in verified(storage.read(), head):

@@ -23,11 +23,13 @@ class Output:
     """
 
     as_json: bool = False
+    to_person: bool = False
+    """Whether a person looks at the answer, at a terminal."""
 
-    @property
-    def to_person(self) -> bool:
-        """Whether a person looks at the answer."""
-        return not self.as_json and sys.stdout.isatty()
+    @classmethod
+    def here(cls, *, as_json: bool) -> Output:
+        """Return the output of this process."""
+        return cls(as_json=as_json, to_person=not as_json and sys.stdout.isatty())
 
     def document(self, value: object) -> None:
         """Print one JSON document, on one line."""

@@ -14,7 +14,7 @@ from ftactors.core.models import Model
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.status import FineTuningJobStatusInfo, JobStatus
 from ftactors.runtime.actor import log_url
-from ftactors.runtime.client import SchedulerClient, join_ray, leave_ray
+from ftactors.runtime.client import SchedulerClient, disconnect_from_ray, join_ray
 from ftactors.runtime.desk import Hello
 
 NOT_RUNNING = "no service is running: the job goes on at the next start"
@@ -146,7 +146,7 @@ async def running_service(config: ServiceConfig) -> SchedulerClient | None:
     client = await SchedulerClient.find(config)
     if not is_local or (client is not None and await _has_log(client, log_url(config))):
         return client
-    await asyncio.to_thread(leave_ray)
+    await asyncio.to_thread(disconnect_from_ray)
     return None
 
 

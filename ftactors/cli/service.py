@@ -26,7 +26,7 @@ def stop(*, config: ConfigFile = None, as_json: AsJson = False) -> None:
             await service.stop(force=True)
         return True
 
-    output = Output(as_json=as_json)
+    output = Output.here(as_json=as_json)
     was_running = asyncio.run(stopped())
     if as_json:
         output.document({"stopped": was_running})
@@ -41,7 +41,7 @@ def show_config(*, config: ConfigFile = None, as_json: AsJson = False) -> None:
     A service that runs already keeps the configuration that it was started with.
     """
     effective = service_config(config)
-    output = Output(as_json=as_json)
+    output = Output.here(as_json=as_json)
     if as_json:
         output.document(effective)
         return

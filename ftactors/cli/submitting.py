@@ -59,7 +59,7 @@ async def submitted(ask: Ask, config: ServiceConfig, output: Output) -> list[Fin
         if ask.wait or service.owns_ray:
             if not output.as_json:
                 output.say(f"job {status.job_id} is {status.status}")
-            return await _followed(service, [status.job_id], output)
+            return await followed(service, [status.job_id], output)
     _tell_submitted(status, output)
     return [status]
 
@@ -76,12 +76,13 @@ async def watched(job_ids: Sequence[str], config: ServiceConfig, output: Output)
         _show_all(known, output)
         return known
     async with service_for(config, stays=True) as service:
-        return await _followed(service, [status.job_id for status in known], output)
+        return await followed(service, [status.job_id for status in known], output)
 
 
-async def _followed(
+async def followed(
     service: LLMFineTuningService, job_ids: Sequence[str], output: Output
 ) -> list[FineTuningJobStatusInfo]:
+    """Show jobs until they have ended, and return their last statuses; tell what becomes of them at an interrupt."""
     if service.owns_ray:
         output.say("no Ray cluster runs here: this command has a Ray of its own, and stays until the job has ended")
     try:

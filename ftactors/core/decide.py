@@ -100,6 +100,11 @@ def _judge_unstarted(job: Job, attempt: Attempt, state: State, seen: Seen, now: 
     lost = next((rank.node_id for rank in attempt.ranks if _node_is_lost(rank, seen)), None)
     if lost is not None:
         return _gone(job, state, now, "node_lost", f"node {lost} is gone", counts=False)
+    dead = next((process for process in found if process is not None and process.state == "dead"), None)
+    if dead is not None:
+        return _gone(
+            job, state, now, "start_failed", f"its trainer did not come up: {dead.why or 'it died'}", counts=True
+        )
     up = [process for process in found if process is not None and process.state == "up"]
     if len(up) == len(found):
         return _started(job, attempt, up)

@@ -78,7 +78,7 @@ def _fact(  # noqa: PLR0911 - one case a word
         case Evaluated():
             return EvaluationReported(**where, **said)
         case Stopped():
-            return _stopped(job, attempt, word, number, stopping=stopping, now=now)
+            return _stopped(job, attempt, word, number, stopping=stopping, rules=rules, now=now)
         case Failed():
             return failed(job, word, counts=True, cause="work", report=number, rules=rules, now=now)
         case Published():
@@ -89,20 +89,18 @@ def _fact(  # noqa: PLR0911 - one case a word
 
 
 def _stopped(
-    job: Job, attempt: Attempt, word: Stopped, number: int | None, *, stopping: bool, now: float
+    job: Job, attempt: Attempt, word: Stopped, number: int, *, stopping: bool, rules: ServiceConfig, now: float
 ) -> AnyJobEvent:
     where: dict[str, Any] = {"job_id": job.job_id, "attempt": attempt.number, "report": number}
     if job.phase is Phase.YIELDING or (job.phase is Phase.PREPARING and stopping):
         return AttemptStopped(**where, reason=attempt.yield_reason or "service_stopped", clean=word.clean)
-    return AttemptFailed(
-        **where,
-        cause="stopped_unasked",
+    unasked = Failed(
         stage=job.stage,
-        error_type="stopped",
+        error_type="stopped_unasked",
         message="its process stopped although the service had not asked for it",
-        counts=False,
-        retry_at=now,
+        retryable=True,
     )
+    return failed(job, unasked, cause="stopped_unasked", counts=True, report=number, rules=rules, now=now)
 
 
 def failed(

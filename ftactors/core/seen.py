@@ -43,7 +43,9 @@ class Process:
     incarnation: str | None = None
     begun: bool = False
     quiet_s: float = 0.0
-    """Seconds since its work last said a word."""
+    """Seconds since its work last said a word, or since it last answered."""
+    why: str = ""
+    """What killed it, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)

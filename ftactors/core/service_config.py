@@ -38,7 +38,8 @@ class ServiceConfig(Config):
     """After a grace is over, the trainer may tell how it stopped; then it is killed."""
     start_timeout_seconds: float = Field(default=300.0, gt=0)
     stall_timeout_seconds: float = Field(default=1800.0, gt=0)
-    orphan_timeout_seconds: float = Field(default=3600.0, gt=0)
+    orphan_timeout_seconds: float = Field(default=3600.0, ge=60)
+    """A trainer that no scheduler asks for so long checkpoints and exits."""
     retry_backoff_seconds: float = Field(default=5.0, ge=0)
     """The wait before the second attempt; doubled with each one after."""
     retry_backoff_max_seconds: float = Field(default=600.0, ge=0)

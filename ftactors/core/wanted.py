@@ -25,6 +25,7 @@ class Start:
     key: ProcessKey
     placed: RankPlacement
     accelerator_type: str | None
+    orphan_timeout_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,8 @@ def _orders(
     if attempt.incarnation is None:
         if found is None:
             accelerator_type = job.config.get("resources", {}).get("accelerator_type")
-            yield Start(key, placed, accelerator_type if attempt.purpose == "train" else None)
+            of_type = accelerator_type if attempt.purpose == "train" else None
+            yield Start(key, placed, of_type, state.rules.orphan_timeout_seconds)
         return
     if found is None or found.state != "up":
         return

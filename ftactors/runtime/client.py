@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError, RayTaskError
 
 import ftactors
-from ftactors.core.errors import FtactorsError, ServiceUnavailableError, VersionMismatchError
+from ftactors.core.errors import FtactorsError, LogError, ServiceUnavailableError, VersionMismatchError
 from ftactors.core.service_config import ServiceConfig
 from ftactors.runtime.actor import NAME, SchedulerActor
 from ftactors.runtime.desk import Hello
@@ -60,11 +60,6 @@ def join_ray(address: str | None, namespace: str) -> bool:
     return True
 
 
-def leave_ray() -> None:
-    """Leave the cluster that this process joined; one that it started ends with that."""
-    ray.shutdown()
-
-
 def _options(namespace: str) -> dict[str, Any]:
     """Return what Ray is told in either case; its warnings are about how we call it, and of no use to a user."""
     return {"namespace": namespace, "log_to_driver": False, "logging_level": logging.ERROR}
@@ -80,11 +75,13 @@ class SchedulerClient:
 
     Args:
         handle: The actor.
+        namespace: Where it has its name.
         created: Whether this driver made it.
     """
 
-    def __init__(self, handle: Any, *, created: bool) -> None:
+    def __init__(self, handle: Any, namespace: str, *, created: bool) -> None:
         self._handle = handle
+        self._namespace = namespace
         self.created = created
 
     @classmethod
@@ -99,15 +96,19 @@ class SchedulerClient:
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             handle, created = await asyncio.to_thread(_find_or_make, config)
-            client = cls(handle, created=created)
+            client = cls(handle, config.namespace, created=created)
             try:
                 await client._greet()
             except ServiceUnavailableError:  # found while it was dying
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(_RETRY_S)
-                continue
-            return client
+            except LogError:
+                if created:  # it has never opened its log, and is of no use to anybody
+                    await client.close_scheduler()
+                raise
+            else:
+                return client
 
     @classmethod
     async def find(cls, config: ServiceConfig) -> SchedulerClient | None:
@@ -122,7 +123,7 @@ class SchedulerClient:
             handle = await asyncio.to_thread(ray.get_actor, NAME, config.namespace)
         except ValueError:
             return None
-        client = cls(handle, created=False)
+        client = cls(handle, config.namespace, created=False)
         await client._greet()
         return client
 
@@ -158,24 +159,35 @@ class SchedulerClient:
                     "the scheduler was stopped; start() finds or makes another one"
                 ) from error
 
-    async def close_scheduler(self) -> None:
-        """End the scheduler actor; its log is free, and so is its name, when this returns."""
+    async def close_scheduler(self) -> bool:
+        """End the scheduler actor, unless the service was started again meanwhile; return whether it was ended.
+
+        Its log is free, and so is its name, when this returns.
+        """
         try:
-            await self._handle.close.remote()
+            if not await self._handle.close.remote():
+                return False
         except RayActorError as error:
             _LOG.info("the scheduler ended before it was closed: %s", error)
         await asyncio.to_thread(ray.kill, self._handle, no_restart=True)
-        with contextlib.suppress(RayActorError, TimeoutError):
-            async with asyncio.timeout(_DEATH_S):
-                while True:  # until it is too dead to refuse
-                    with contextlib.suppress(RayTaskError):
-                        await self._handle.ask.remote("hello")
-                    await asyncio.sleep(_RETRY_S)
+        deadline = time.monotonic() + _DEATH_S
+        while await asyncio.to_thread(_is_named, self._namespace) and time.monotonic() < deadline:
+            await asyncio.sleep(_RETRY_S)
+        return True
 
 
 def whoami() -> str:
     """Return who asks, for the log: user, host and process."""
     return f"{os.environ.get('USER') or os.getuid()}@{os.uname().nodename}:{os.getpid()}"
+
+
+def _is_named(namespace: str) -> bool:
+    """Return whether an actor has the scheduler's name."""
+    try:
+        ray.get_actor(NAME, namespace=namespace)
+    except ValueError:
+        return False
+    return True
 
 
 def _find_or_make(config: ServiceConfig) -> tuple[Any, bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -54,17 +55,18 @@ class RayCluster:
 
     Args:
         namespace: Where trainer actors are named.
-        orphan_timeout_s: For the trainers; see `ServiceConfig`.
     """
 
-    def __init__(self, namespace: str, *, orphan_timeout_s: float) -> None:
+    def __init__(self, namespace: str) -> None:
         self._namespace = namespace
-        self._orphan_timeout_s = orphan_timeout_s
         self._wake: Callable[[], None] = lambda: None
         self._handles: dict[ProcessKey, Any] = {}
         self._asked: dict[ProcessKey, asyncio.Task[Process]] = {}
         """Questions that have not been answered yet."""
         self._answers: dict[ProcessKey, Process] = {}
+        self._answered_at: dict[ProcessKey, float] = {}
+        self._never_made: dict[ProcessKey, Process] = {}
+        """Actors that Ray refused to make, with the reason."""
         self._absent_before: frozenset[ProcessKey] = frozenset()
         self._running: dict[tuple[type[Command], ProcessKey], asyncio.Task[None]] = {}
 
@@ -81,7 +83,8 @@ class RayCluster:
         except (RayError, ConnectionError, GetTimeoutError) as error:
             _LOG.warning("the cluster cannot be looked at: %s", error)
             return Seen(as_of_seq=as_of_seq)
-        processes = await self._describe(handles)
+        self._never_made = {key: dead for key, dead in self._never_made.items() if key in expected}
+        processes = self._never_made | await self._describe(handles)
         absent = frozenset(key for key in expected if key not in processes)
         missing, self._absent_before = absent & self._absent_before, absent
         return Seen(as_of_seq=as_of_seq, complete=True, nodes=nodes, processes=processes, missing=missing)
@@ -139,23 +142,29 @@ class RayCluster:
                     continue
         for gone in self._handles.keys() - set(keys):
             del self._handles[gone]
+            self._answers.pop(gone, None)
+            self._answered_at.pop(gone, None)
         return dict(self._handles)
 
     async def _describe(self, handles: dict[ProcessKey, Any]) -> dict[ProcessKey, Process]:
         """Return what each trainer says of itself; for one that does not answer in time, what it said last."""
-        for key, handle in handles.items():
-            if key not in self._asked:
-                self._asked[key] = asyncio.get_running_loop().create_task(_ask(handle))
-        tasks = {key: self._asked[key] for key in handles}
-        if tasks:
-            await asyncio.wait(tasks.values(), timeout=_ANSWER_S)
+        loop = asyncio.get_running_loop()
+        asked_now = {key: loop.create_task(_ask(handle)) for key, handle in handles.items() if key not in self._asked}
+        self._asked |= asked_now
+        if self._asked:
+            await asyncio.wait(self._asked.values(), timeout=_ANSWER_S)
         for key in [key for key, task in self._asked.items() if task.done()]:
-            self._answers[key] = self._asked.pop(key).result()
-        for key, task in self._asked.items():
-            task.add_done_callback(lambda _: self._wake())
-            self._answers.setdefault(key, Process(state="starting"))
-        self._answers = {key: found for key, found in self._answers.items() if key in handles}
-        return dict(self._answers)
+            self._answers[key], self._answered_at[key] = self._asked.pop(key).result(), loop.time()
+        for task in asked_now.values():
+            if not task.done():
+                task.add_done_callback(lambda _: self._wake())
+        return {key: self._last_answer(key, loop.time()) for key in handles}
+
+    def _last_answer(self, key: ProcessKey, now: float) -> Process:
+        """Return what a trainer said last; one that no longer answers is as quiet as it is silent."""
+        answer = self._answers.get(key, Process(state="starting"))
+        silent_s = now - self._answered_at[key] if key in self._asked and key in self._answered_at else 0.0
+        return replace(answer, quiet_s=answer.quiet_s + silent_s)
 
     def _set_dead(self, key: ProcessKey) -> None:
         self._answers[key] = Process(state="dead")
@@ -166,7 +175,9 @@ class RayCluster:
             await self._carry_out(command)
         except (RayError, StaleReportError) as error:  # the level is looked at again, and the command given again
             _LOG.info("%s of %s did not work: %s", type(command).__name__, name_of(command.key), error)
-        self._wake()
+            return
+        if isinstance(command, Start | Kill):  # the others show in what the trainer says
+            self._wake()
 
     async def _carry_out(self, command: Command) -> None:
         handle = self._handles.get(command.key)
@@ -201,17 +212,26 @@ class RayCluster:
             self._handles[key] = (
                 ray.remote(TrainerActor)
                 .options(**options)
-                .remote(key.job_id, key.attempt, key.rank, orphan_timeout_s=self._orphan_timeout_s)
+                .remote(key.job_id, key.attempt, key.rank, orphan_timeout_s=command.orphan_timeout_s)
             )
-        except ValueError as error:  # the name is taken: it was started before
-            _LOG.info("trainer %s is there already: %s", name_of(key), error)
+        except ValueError as error:
+            if not self._exists(key):
+                _LOG.warning("trainer %s cannot be made: %s", name_of(key), error)
+                self._never_made[key] = Process(state="dead", why=str(error))
+
+    def _exists(self, key: ProcessKey) -> bool:
+        try:
+            ray.get_actor(name_of(key), namespace=self._namespace)
+        except ValueError:
+            return False
+        return True
 
 
 async def _ask(handle: Any) -> Process:
     try:
         found: Described = await handle.describe.remote()
-    except ActorDiedError:
-        return Process(state="dead")
+    except ActorDiedError as error:
+        return Process(state="dead", why=str(error))
     except RayError:  # unreachable is not dead
         return Process(state="starting")
     return Process(

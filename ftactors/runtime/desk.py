@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 from itertools import islice
+from typing import Literal
 
 import ftactors
 from ftactors.core import requests
-from ftactors.core.errors import JobNotFoundError
+from ftactors.core.errors import JobNotFoundError, ServiceUnavailableError
 from ftactors.core.events import AnyEvent, JobSubmitted, ModelImported, Recorded
 from ftactors.core.models import Model
 from ftactors.core.phases import HOLDING_PHASES
@@ -81,13 +82,15 @@ class Desk:
         state = self._scheduler.state
         await self._record(requests.stop(state, grace_s=state.rules.stop_grace_seconds, by=by))
 
-    async def wait_stopped(self) -> bool:
-        """Return True once the service has stopped, or False after a while in which it has not."""
+    async def wait_stopped(self) -> Literal["stopped", "stopping", "started"]:
+        """Return once the service has stopped, or was started again, or after a while in which neither happened."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LONGEST_WATCH_S):
-                while not self.is_stopped():
+                while not (self.is_stopped() or self._scheduler.state.places):
                     await self._scheduler.changed()
-        return self.is_stopped()
+        if self._scheduler.state.places:
+            return "started"
+        return "stopped" if self.is_stopped() else "stopping"
 
     def is_stopped(self) -> bool:
         """Return whether the service was asked to stop and holds nothing any more."""
@@ -97,9 +100,19 @@ class Desk:
         return seen.complete and not (state.places or held or alive)
 
     async def cluster(self) -> ClusterFacts:
-        """Return what the cluster has, once it was looked at in full."""
-        while not self._scheduler.seen.complete:
-            await self._scheduler.changed()
+        """Return what the cluster has, once it was looked at in full.
+
+        Raises:
+            ServiceUnavailableError: Ray does not answer.
+        """
+        try:
+            async with asyncio.timeout(_LONGEST_WATCH_S):
+                while not self._scheduler.seen.complete:
+                    await self._scheduler.changed()
+        except TimeoutError:
+            raise ServiceUnavailableError(
+                f"Ray has not told what the cluster has for {_LONGEST_WATCH_S:g} s; try again once it answers"
+            ) from None
         nodes = [node for node in self._scheduler.seen.nodes.values() if node.state == "up"]
         return ClusterFacts(len(nodes), sum(node.gpus for node in nodes), sum(node.cpus for node in nodes))
 

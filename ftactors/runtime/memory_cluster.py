@@ -76,7 +76,8 @@ class MemoryCluster:
                 trainer.stop = command
             case Kill() if trainer is not None:
                 self.die(command.key)
-        self._wake()
+        if isinstance(command, Start | Kill):
+            self._wake()
 
     async def reports(self, key: ProcessKey, incarnation: str, *, after: int) -> list[Report]:
         """Return the reports above number `after`, once there is one."""

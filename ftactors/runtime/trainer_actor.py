@@ -71,7 +71,7 @@ class TrainerActor:
             self._wanted_at = time.monotonic()
             try:
                 self._child = Child(work, self._outbox.put, threads=_threads())
-            except OSError as error:
+            except (OSError, ValueError) as error:  # ValueError: of a path that no file can have
                 self._never_to_begin = True
                 self._outbox.put(last_word_for(error, stage=None, dataset=None))
         return True

@@ -279,7 +279,7 @@ def test_a_job_is_cancelled_once_its_trainer_is_gone(history: list[AnyEvent]):
 
 def test_what_is_placed_is_started_begun_stopped_and_killed_by_level():
     state = state_after(submitted(), *prepared(), placed(2, "train"))
-    assert wanted(state, look(state), NOW) == [Start(KEY, state.jobs[JOB].attempt.ranks[0], None)]  # type: ignore[union-attr]
+    assert wanted(state, look(state), NOW) == [Start(KEY, state.jobs[JOB].attempt.ranks[0], None, 3600.0)]  # type: ignore[union-attr]
 
     state.apply(state.recorded(started(2), NOW))
     (begin,) = wanted(state, look(state, {KEY: up(begun=False)}), NOW)

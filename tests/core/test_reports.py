@@ -108,11 +108,11 @@ def test_a_preparation_stops_with_the_service():
     assert isinstance(fact(PREPARING, Stopped(clean=False), stopping=True), AttemptStopped)
 
 
-def test_a_trainer_that_stops_unasked_is_tried_again_uncounted():
+def test_a_trainer_that_stops_unasked_has_failed_and_cannot_do_so_for_ever():
     made = fact(RUNNING, Stopped(clean=True))
 
     assert isinstance(made, AttemptFailed)
-    assert not made.counts
+    assert (made.counts, made.retry_at) == (True, 105.0)
 
 
 def test_the_wait_doubles_up_to_its_limit():

@@ -98,6 +98,8 @@ def kill_at_step(driver: subprocess.Popen[str], step: int) -> str:
     """Kill a driver without warning once its job has trained so far, and return the job's id."""
     assert driver.stdout is not None
     for line in driver.stdout:
+        if not line.startswith("{"):  # Ray prints there too
+            continue
         status = json.loads(line)
         if (status["current_step"] or 0) >= step:
             driver.kill()
@@ -111,7 +113,7 @@ def outcome(driver: subprocess.Popen[str]) -> tuple[dict[str, Any], dict[str, An
     """Return the last status that a driver printed, and what it told of the events."""
     output, _ = driver.communicate(timeout=240)
     assert driver.returncode == 0
-    *_, last, told = (json.loads(line) for line in output.splitlines())
+    *_, last, told = (json.loads(line) for line in output.splitlines() if line.startswith("{"))
     return last, told
 
 
