@@ -74,7 +74,7 @@ def _work(submission: Submission, directory: str) -> Work:
         job_id="preview",
         attempt=1,
         purpose="prepare",
-        config=submission.config,
+        job=submission.config.model_dump(mode="json"),
         base=submission.base,
         trainer=submission.trainer,
         handler=submission.handler,

@@ -17,8 +17,9 @@ from ftactors.core.status import FineTuningJobStatusInfo, JobStatus
 from ftactors.jobfile import load_service_config
 from ftactors.models import LLMModelManager
 from ftactors.preview import JobPreview, preview
-from ftactors.runtime.client import SchedulerClient, connect_to_ray, disconnect_from_ray, whoami
+from ftactors.runtime.client import SchedulerClient, connect_to_ray, disconnect_from_ray
 from ftactors.runtime.desk import ClusterFacts, Hello
+from ftactors.runtime.whoami import whoami
 from ftactors.submission import Factories, Submission, plan_submission
 
 _LOG = logging.getLogger(__name__)
@@ -278,9 +279,7 @@ class LLMFineTuningService:
                 "state_dir": state_dir,
                 "runs_dir": _absolute(self.config.runs_dir or f"{state_dir}/runs"),
                 "allowed_roots": roots and [_absolute(root) for root in roots],
-                "base_models": {
-                    key: _absolute(it) if Path(it).expanduser().exists() else it for key, it in models.items()
-                },
+                "base_models": {model_id: _absolute_if_there(source) for model_id, source in models.items()},
             }
         )
 
@@ -295,6 +294,11 @@ class LLMFineTuningService:
 
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().resolve())
+
+
+def _absolute_if_there(source: str) -> str:
+    """Return a model's source: absolute where it is a path, as it is where it is a hub id."""
+    return _absolute(source) if Path(source).expanduser().exists() else source
 
 
 def _status(status_filter: str | None) -> JobStatus | None:

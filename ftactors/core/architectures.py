@@ -61,3 +61,19 @@ LAYER_NAMES: Mapping[str, Mapping[str, str]] = {
     "starcoder2": _separate("o_proj", "c_fc", "c_proj"),
 }
 """By `model_type`: Llama's name of a layer to the architecture's own."""
+
+HOLDERS: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("bloom", "codegen", "ctrl", "dbrx", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "mpt", "openai-gpt"),
+        "transformer",
+    ),
+    **dict.fromkeys(("falcon_mamba", "mamba", "mamba2", "xlstm"), "backbone"),
+    "biogpt": "biogpt",
+    "gpt_neox": "gpt_neox",
+    "gpt_neox_japanese": "gpt_neox_japanese",
+    "rwkv": "rwkv",
+}
+"""By `model_type`: the attribute that holds the bare model in the one with a head; of all others, it is `model`.
+
+Source: `base_model_prefix` of the causal language models in the same files.
+"""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ftactors.core.config import FineTuningJobConfig
 from ftactors.core.events import DatasetPrepared
 from ftactors.core.job import Attempt, Job
 from ftactors.core.work import Dataset, Work
@@ -16,7 +15,7 @@ def work_of(job: Job, attempt: Attempt) -> Work:
         job_id=job.job_id,
         attempt=attempt.number,
         purpose=attempt.purpose,
-        config=FineTuningJobConfig.model_validate(job.config),
+        job=dict(job.config),
         base=job.submitted.base,
         trainer=job.submitted.trainer,
         handler=job.submitted.handler,

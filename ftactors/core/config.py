@@ -7,6 +7,7 @@ word for is called so. Fields that are None are resolved at submit (see `resolve
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -29,6 +30,7 @@ Method = Literal["full", "lora", "qlora", "instructlab"]
 Metric = Literal["loss", "perplexity", "token_accuracy"]
 DataFormat = Literal["jsonl", "json", "csv", "parquet", "arrow", "txt"]
 TaskType = Literal["text-generation", "chat", "instruction", "question-answering", "summarization", "translation"]
+_SMALLEST_SHARE = 0.001  # of a GPU
 
 
 def _is_an_id(value: str) -> str:
@@ -38,8 +40,15 @@ def _is_an_id(value: str) -> str:
 
 
 def _is_a_split(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(\[[0-9:%-]*\])?", value):
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(\[(-?[0-9]+%?)?:(-?[0-9]+%?)?\])?", value):
         raise ValueError("must be the name of a split, such as 'train' or 'train[:10%]', not a path")
+    return value
+
+
+def _is_plain(value: str) -> str:
+    control = next((character for character in value if unicodedata.category(character) == "Cc"), None)
+    if control is not None:
+        raise ValueError(f"must not hold control characters; it holds {control!r}")
     return value
 
 
@@ -51,6 +60,8 @@ def _names_modules(value: Any) -> Any:
     return value if isinstance(value, str) else list(value)
 
 
+Text = Annotated[str, Field(min_length=1), AfterValidator(_is_plain)]
+"""A name or a path: not empty, and without control characters."""
 ModelId = Annotated[str, AfterValidator(_is_an_id)]
 """An id of a model that we register; never a path."""
 SplitName = Annotated[str, AfterValidator(_is_a_split)]
@@ -81,7 +92,7 @@ class Config(BaseModel):
 class TaskFormatDetails(Config):
     """Where in a record the text lies."""
 
-    dataset_config_name: str | None = None
+    dataset_config_name: Text | None = None
     """The configuration (subset) of a hub data set, such as `wikitext-2-raw-v1`."""
     text_column: str | None = None
     prompt_column: str | None = None
@@ -93,7 +104,7 @@ class DatasetSourceConfig(Config):
     """Where the data is, and how to read it."""
 
     source_type: Literal["file_path", "hf_dataset", "data_layer_id"]
-    path_or_id: str = Field(min_length=1)
+    path_or_id: Text
     """A file, a glob or a directory; or a data set's hub id; or an id of the data layer."""
     format: DataFormat | None = None
     """None: from the files' names."""
@@ -108,6 +119,12 @@ class DatasetSourceConfig(Config):
     """The job fails before it holds a GPU when a greater share of a split's rows is unusable."""
     overflow: Literal["drop", "truncate", "split"] | None = None
     """What becomes of rows longer than `max_seq_length`. None: `split` for plain text, `drop` for all else."""
+
+    @property
+    def is_path(self) -> bool:
+        """Whether `path_or_id` is a path by its looks. An id of the hub may still be a folder's name."""
+        on_disk = self.source_type == "hf_dataset" and self.path_or_id.startswith(("/", ".", "~"))
+        return on_disk or self.source_type == "file_path"
 
     @property
     def has_validation(self) -> bool:
@@ -183,7 +200,7 @@ class FineTuningTechniqueConfig(Config):
 class TrainingHyperparameters(Config):
     """The training loop's parameters, named as in Hugging Face's `TrainingArguments`."""
 
-    output_dir_base: str | None = None
+    output_dir_base: Text | None = None
     """Where the job's directory is made; None: the service's `runs_dir`."""
     num_train_epochs: float = Field(default=3.0, gt=0)
     max_steps: int | None = Field(default=None, ge=1)
@@ -207,7 +224,7 @@ class TrainingHyperparameters(Config):
     warmup_ratio: float = Field(default=0.0, ge=0, le=1)
     """The share of all steps over which the learning rate rises."""
     warmup_steps: int = Field(default=0, ge=0)
-    """Steps over which the learning rate rises; overrides `warmup_ratio`."""
+    """Steps over which the learning rate rises; to be set alone, without `warmup_ratio`."""
     logging_steps: int = Field(default=10, ge=1)
     save_strategy: Literal["no", "steps", "epoch"] = "steps"
     save_steps: int = Field(default=500, ge=1)
@@ -247,15 +264,17 @@ class ResourceConfig(Config):
 
     num_workers: int = Field(default=1, ge=1)
     num_gpus: float | None = Field(default=None, ge=0)
-    """A share of one GPU, from 0 to 1; None: 1 where the cluster has GPUs, else 0."""
+    """A share of one GPU, in thousandths: 0, or from 0.001 to 1; None: 1 where the cluster has GPUs, else 0."""
     num_cpus: float = Field(default=1.0, gt=0)
     memory_gib: float | None = Field(default=None, gt=0)
-    accelerator_type: str | None = None
+    accelerator_type: Text | None = None
     """A Ray accelerator type, such as `H100`."""
 
     @field_validator("num_gpus")
     @classmethod
-    def _at_most_one(cls, value: float | None) -> float | None:
+    def _a_share_of_one(cls, value: float | None) -> float | None:
+        if value is not None and 0 < value < _SMALLEST_SHARE:
+            raise ValueError(f"must be 0, or from {_SMALLEST_SHARE:g} to 1: shares are counted in thousandths")
         if value is not None and value > 1:
             raise ValueError(
                 f"must be from 0 to 1, for each worker; for {value:g} GPUs ask for "
@@ -267,8 +286,8 @@ class ResourceConfig(Config):
 class FineTuningJobConfig(Config):
     """A job: which model, which data, how, and on what."""
 
-    job_name: str = Field(min_length=1, max_length=256)
-    base_model_id: str = Field(min_length=1)
+    job_name: Text = Field(max_length=256)
+    base_model_id: Text
     """A registered model's id, a local directory, or a hub id."""
     new_model_id: ModelId
     task_type: TaskType | None = "text-generation"

@@ -8,6 +8,7 @@ from ftactors.core.config import FineTuningJobConfig
 from ftactors.core.errors import ConfigProblem
 from ftactors.core.problems import value_of
 from ftactors.core.rules import Rules
+from ftactors.core.slices import overlap
 
 RULES = Rules()
 
@@ -40,8 +41,11 @@ def _held_out_data_is_held_out(config: FineTuningJobConfig) -> Iterator[ConfigPr
     data = config.dataset_config
     if data.validation_split_name is None:
         return
-    if data.validation_split_name == data.train_split_name:
-        message = "must be another split than train_split_name; to hold out a share of that, set validation_split_ratio"
+    if overlap(data.train_split_name, data.validation_split_name):
+        message = (
+            f"must be another split than train_split_name ({data.train_split_name!r}), or a slice that shares no row "
+            "with a slice there; to hold out a share of one split, set validation_split_ratio"
+        )
         yield ConfigProblem("dataset_config.validation_split_name", message, value_of(data.validation_split_name))
     if data.validation_split_ratio is not None:
         message = f"cannot be set together with validation_split_name ({data.validation_split_name!r}); choose one"

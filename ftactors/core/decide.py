@@ -6,7 +6,7 @@ answer is recorded, it has nothing to add for the same look.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ftactors.core.events import (
@@ -71,6 +71,32 @@ def stops(job: Job, state: State) -> bool:
     """Return whether the job's attempt shall end without a result: yielding, cancelling, or the service stops."""
     preparation_stops = job.phase is Phase.PREPARING and state.service.stop is not None
     return preparation_stops or job.phase in {Phase.YIELDING, Phase.CANCELLING}
+
+
+def attempts_alive(seen: Seen) -> dict[str, int]:
+    """Return, by job, the newest attempt of which a trainer actor is seen starting or up."""
+    alive: dict[str, int] = {}
+    for key, found in seen.processes.items():
+        if found.state in {"starting", "up"}:
+            alive[key.job_id] = max(key.attempt, alive.get(key.job_id, 0))
+    return alive
+
+
+def why_held_back(job: Job, alive: Mapping[str, int], now: float) -> str | None:
+    """Return why a waiting job may not be placed, however much is free; None where it may.
+
+    Args:
+        job: The job.
+        alive: What `attempts_alive` says.
+        now: The service's clock.
+    """
+    if job.paused:
+        return "the job is paused; resume it to let it go on"
+    if job.retry_at > now:
+        return f"attempt {job.attempts} failed; the next one starts in {job.retry_at - now:.0f} s"
+    if job.job_id in alive:
+        return f"the trainer of attempt {alive[job.job_id]} has not ended yet; the next attempt starts once it has"
+    return None
 
 
 def _after(job: Job, fact: AnyJobEvent, seq: int, now: float) -> Job:
@@ -176,7 +202,9 @@ def _placements(jobs: dict[str, Job], state: State, seen: Seen, now: float) -> I
         "train": state.rules.max_concurrent_fine_tuning_jobs - sum(map(holds_training_share, jobs.values())),
         "prepare": state.rules.max_concurrent_preparations - sum(map(holds_preparation, jobs.values())),
     }
-    for job in in_order(job for job in jobs.values() if _may_be_placed(job, seen, now)):
+    alive = attempts_alive(seen)
+    waiting = (job for job in jobs.values() if job.phase in WAITING_PHASES)
+    for job in in_order(job for job in waiting if why_held_back(job, alive, now) is None):
         purpose = purpose_of(job)
         if left[purpose] <= 0:
             continue
@@ -194,10 +222,3 @@ def _placements(jobs: dict[str, Job], state: State, seen: Seen, now: float) -> I
             ranks=ranks,
             resume_from=job.checkpoint if purpose == "train" else None,
         )
-
-
-def _may_be_placed(job: Job, seen: Seen, now: float) -> bool:
-    old_one_lives = any(
-        key.job_id == job.job_id and found.state in {"starting", "up"} for key, found in seen.processes.items()
-    )
-    return job.phase in WAITING_PHASES and not job.paused and now >= job.retry_at and not old_one_lives

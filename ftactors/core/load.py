@@ -66,12 +66,16 @@ def draft_job(source: FineTuningJobConfig | Mapping[str, Any]) -> Draft:
     values = _plain(source, "", problems)
     problems += _merge_names_of_evaluation_strategy(values)
     config, invalid = _read(values)
-    problems += invalid
+    known = {problem.field for problem in problems}  # what was left out is not missing
+    problems += (problem for problem in invalid if problem.field not in known)
     return Draft(config, (*problems, *check_job(config, unknown={problem.field for problem in problems})))
 
 
 def _plain(source: Mapping[Any, Any], path: str, problems: list[ConfigProblem]) -> dict[str, Any]:
-    """Return a copy of the nested mappings without keys that cannot be names; those become problems."""
+    """Return a copy of the nested mappings without keys that cannot be names, and text that cannot be stored.
+
+    Both become problems.
+    """
     values: dict[str, Any] = {}
     for key, value in source.items():
         if not isinstance(key, str):
@@ -79,8 +83,18 @@ def _plain(source: Mapping[Any, Any], path: str, problems: list[ConfigProblem]) 
                 ConfigProblem(f"{path}{key}", "must be a name of a field, which is a string", value_of(key))
             )
             continue
+        if _has_half_a_pair(key) or _has_half_a_pair(value):
+            message = "must be Unicode, and holds half of a surrogate pair, which no file and no log can take"
+            problems.append(ConfigProblem(ascii(f"{path}{key}")[1:-1], message, value_of(value)))
+            continue
         values[key] = _plain(value, f"{path}{key}.", problems) if isinstance(value, Mapping) else value
     return values
+
+
+def _has_half_a_pair(value: object) -> bool:
+    if isinstance(value, str):
+        return any("\ud800" <= character <= "\udfff" for character in value)
+    return isinstance(value, list | tuple) and any(map(_has_half_a_pair, value))
 
 
 def _merge_names_of_evaluation_strategy(values: dict[str, Any]) -> Iterator[ConfigProblem]:

@@ -17,7 +17,7 @@ _CONTEXT_KEYS = (
 )
 """Where `config.json` keeps the context, by architecture."""
 _NO_CONTEXT = frozenset({"bloom"})  # ALiBi has no last position; its `seq_length` is the one it was trained with
-_HEAD = "lm_head"  # files leave it out where its weight is the embedding's, and some use another name for it
+HEAD = "lm_head"  # files leave it out where its weight is the embedding's, and some use another name for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def facts_of(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> ModelFact
         model_type=str(config.get("model_type", "unknown")),
         architecture=next(iter(config.get("architectures") or ()), None),
         context_length=_context_length(of_text),
-        modules=frozenset(matrices | {_HEAD}),
+        modules=frozenset(matrices | {HEAD}),
         other_modules=frozenset({_module(name) for name in shapes} - matrices),
         dtype=dtype if isinstance(dtype, str) else None,
         num_parameters=sum(prod(shape) for shape in shapes.values()),

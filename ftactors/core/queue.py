@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+from ftactors.core.decide import attempts_alive, why_held_back
 from ftactors.core.job import Job
 from ftactors.core.phases import WAITING_PHASES
 from ftactors.core.placement import (
@@ -21,44 +25,82 @@ from ftactors.core.state import State
 from ftactors.core.status import Waiting
 
 
-def waiting_jobs(state: State, seen: Seen, now: float) -> dict[str, Waiting]:
-    """Return each waiting job's position, counted from 1, and the reason why it waits."""
-    order = in_order(job for job in state.jobs.values() if job.phase in WAITING_PHASES)
-    free = free_capacity(state.jobs, seen)
-    return {
-        job.job_id: Waiting(position, _reason(job, state, seen, free, now))
-        for position, job in enumerate(order, start=1)
-    }
+def waiting_jobs(state: State, seen: Seen, now: float) -> Mapping[str, Waiting]:
+    """Return each waiting job's position, counted from 1, and the reason why it waits.
+
+    To be read before the state changes: what all jobs' answers rest on is counted once, when the first one is asked
+    for, and the reason is found for the jobs that are asked for alone.
+    """
+    return _Queue(state, seen, now)
 
 
-def _reason(job: Job, state: State, seen: Seen, free: list[Free], now: float) -> str:  # noqa: PLR0911 - one a reason
-    if not state.places:
-        return "the service is stopped; the job goes on at the next start"
-    if job.paused:
-        return "the job is paused; resume it to let it go on"
-    if job.retry_at > now:
-        return f"attempt {job.attempts} failed; the next one starts in {job.retry_at - now:.0f} s"
-    if not seen.complete:
-        return "the cluster has not been looked at in full yet"
-    rules = state.rules
-    if purpose_of(job) == "prepare":
-        held = sum(map(holds_preparation, state.jobs.values()))
-        if held >= rules.max_concurrent_preparations:
-            return f"{held} of at most {held} preparations run (max_concurrent_preparations)"
-        need = preparation_need(rules)
-    else:
-        held = sum(map(holds_training_share, state.jobs.values()))
-        if held >= rules.max_concurrent_fine_tuning_jobs:
-            return f"{held} of at most {held} jobs train (max_concurrent_fine_tuning_jobs)"
-        need = need_of(job)
-    if not could_ever_fit(need, seen):
-        return f"needs {need}; no node of the cluster has that, even when it is idle"
-    if any(there.fits(need) for there in free):
-        return "is next to be placed"
-    return f"needs {need}; free are {_free(free)}"
+class _Queue(Mapping[str, Waiting]):
+    """The jobs that wait, in their order."""
+
+    def __init__(self, state: State, seen: Seen, now: float) -> None:
+        self._state, self._seen, self._now = state, seen, now
+
+    def __getitem__(self, job_id: str) -> Waiting:
+        job = self._state.jobs[job_id]
+        if job.phase not in WAITING_PHASES:
+            raise KeyError(job_id)
+        return Waiting(self._positions[job_id], self._reason(job))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._positions)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        order = in_order(job for job in self._state.jobs.values() if job.phase in WAITING_PHASES)
+        return {job.job_id: position for position, job in enumerate(order, start=1)}
+
+    @cached_property
+    def _free(self) -> list[Free]:
+        return free_capacity(self._state.jobs, self._seen)
+
+    @cached_property
+    def _alive(self) -> dict[str, int]:
+        return attempts_alive(self._seen)
+
+    @cached_property
+    def _preparing(self) -> int:
+        return sum(map(holds_preparation, self._state.jobs.values()))
+
+    @cached_property
+    def _training(self) -> int:
+        return sum(map(holds_training_share, self._state.jobs.values()))
+
+    def _reason(self, job: Job) -> str:
+        if not self._state.places:
+            return "the service is stopped; the job goes on at the next start"
+        held_back = why_held_back(job, self._alive, self._now)
+        if held_back is not None:
+            return held_back
+        if not self._seen.complete:
+            return "the cluster has not been looked at in full yet"
+        return self._why_no_room(job)
+
+    def _why_no_room(self, job: Job) -> str:
+        rules = self._state.rules
+        if purpose_of(job) == "prepare":
+            need, held, cap = preparation_need(rules), self._preparing, rules.max_concurrent_preparations
+            what, rule = "preparations run", "max_concurrent_preparations"
+        else:
+            need, held, cap = need_of(job), self._training, rules.max_concurrent_fine_tuning_jobs
+            what, rule = "jobs train", "max_concurrent_fine_tuning_jobs"
+        if held >= cap:
+            return f"{held} of at most {cap} {what} ({rule})"
+        if not could_ever_fit(need, self._seen):
+            return f"needs {need}; no node of the cluster has that, even when it is idle"
+        if any(there.fits(need) for there in self._free):
+            return "is next to be placed"
+        return f"needs {need}; free are {_listed(self._free)}"
 
 
-def _free(free: list[Free]) -> str:
+def _listed(free: list[Free]) -> str:
     return ", ".join(f"{_amounts(there)} on node {there.node.name or there.node.node_id}" for there in free)
 
 

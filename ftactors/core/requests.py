@@ -135,22 +135,26 @@ def _changeable(state: State, job_id: str, what: str) -> Job:
 
 
 def import_model(state: State, event: ModelImported) -> ModelImported | None:
-    """Return the fact that registers a model; None where the same source is registered under the same id.
+    """Return the fact that registers a model; None where the same source and revision have the same id.
 
     Raises:
         ModelConflictError: the id belongs to another model, or is reserved by a job.
     """
     known = state.models.get(event.model_id)
     if known is not None:
-        if known.source == event.source:
+        if (known.source, known.revision) == (event.source, event.revision):
             return None
         raise ModelConflictError(
-            f"model id {event.model_id!r} is registered for {known.source}, "
-            f"so it cannot be imported from {event.source}; choose another id, or delete that model first"
+            f"model id {event.model_id!r} is registered for {_origin(known)}, "
+            f"so it cannot be imported from {_origin(event)}; choose another id, or delete that model first"
         )
     if event.model_id in state.reserved:
         raise ModelConflictError(f"model id {event.model_id!r} is reserved by job {state.reserved[event.model_id]!r}")
     return event
+
+
+def _origin(model: Model | ModelImported) -> str:
+    return model.source if model.revision is None else f"{model.source} at revision {model.revision}"
 
 
 def delete_model(state: State, model_id: str, *, by: str) -> ModelDeleted:

@@ -172,7 +172,7 @@ def _modules(name: str, asked: list[str], facts: ModelFacts, modules: frozenset[
 
 
 def _data(asked: DatasetSourceConfig, cwd: str | None) -> DatasetSourceConfig:
-    if asked.source_type != "file_path":
+    if not asked.is_path:
         return asked
     return asked.model_copy(update={"path_or_id": _absolute(asked.path_or_id, cwd)})
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from ftactors.core.config import Config
+from ftactors.core.config import Config, Text
 from ftactors.core.errors import ConfigurationError, InvalidServiceConfigError
 
 
@@ -19,12 +19,12 @@ class ServiceConfig(Config):
     job_queue_poll_interval_seconds: float = Field(default=5.0, gt=0)
     max_concurrent_preparations: int = Field(default=2, ge=1)
     preparation_num_cpus: float = Field(default=1.0, ge=0)
-    state_dir: str = "~/.ftactors"
+    state_dir: Text = "~/.ftactors"
     """The event log's directory, on a local disk of the scheduler's node."""
-    runs_dir: str | None = None
+    runs_dir: Text | None = None
     """Where jobs without `output_dir_base` write; None: `<state_dir>/runs`."""
-    log_url: str | None = None
-    """The event log's database; None: SQLite in `state_dir`."""
+    log_url: Text | None = None
+    """The event log's database, `sqlite:////` and the rest of an absolute path as it is; None: one in `state_dir`."""
     ray_address: str | None = None
     """`local`: an own Ray; `auto` or an address: that cluster; None: the running one if there is one, else an own."""
     namespace: str = Field(default="ftactors", min_length=1)
@@ -47,6 +47,6 @@ class ServiceConfig(Config):
     @field_validator("log_url")
     @classmethod
     def _a_database_we_have(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith("sqlite:///"):
-            raise ValueError("must be a URL sqlite:///PATH")
+        if value is not None and (not value.startswith("sqlite:////") or value.endswith("/")):
+            raise ValueError("must be sqlite:// and the absolute path of a file: sqlite:////var/lib/ftactors/events.db")
         return value

@@ -208,8 +208,7 @@ def _error(job: Job) -> dict[str, Any]:
                 "error_hint": failed.hint,
             }
         case JobCancelled() as cancelled:
-            while_doing = f"while {cancelled.stage}" if cancelled.stage else "while it waited"
-            return {"error_message": f"cancelled by {cancelled.by} {while_doing}"}
+            return {"error_message": f"cancelled by {cancelled.by} {_while_doing(job, cancelled)}"}
         case JobCompleted():
             return {}
     if not job.failures:
@@ -220,6 +219,13 @@ def _error(job: Job) -> dict[str, Any]:
         "error_type": last.error_type,
         "error_hint": last.hint,
     }
+
+
+def _while_doing(job: Job, cancelled: JobCancelled) -> str:
+    if cancelled.stage:
+        return f"while {cancelled.stage}"
+    held_an_attempt = job.cancel is not None  # else it was cancelled without a request to stop
+    return f"while attempt {job.attempts} was starting" if held_an_attempt else "while it waited"
 
 
 def _story(job: Job, failed: JobFailed) -> str:

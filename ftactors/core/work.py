@@ -5,6 +5,7 @@ A word is not yet a fact: `reports.py` makes facts of words. Words and orders cr
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter
@@ -28,7 +29,8 @@ class Work(Fact):
     job_id: str
     attempt: int
     purpose: Purpose
-    config: FineTuningJobConfig
+    job: dict[str, JsonValue]
+    """The job's configuration as it is stored."""
     base: ModelRef
     trainer: str
     """Import path of a `BaseTrainer`, such as `trainers.sft:SftTrainer`."""
@@ -47,6 +49,17 @@ class Work(Fact):
     registrar: RegistrarRef | None = None
     uses_gpu: bool = False
     overrides: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @cached_property
+    def config(self) -> FineTuningJobConfig:
+        """The job's configuration.
+
+        Read where the work is done, so that a job of an older version, which this one may refuse, fails alone.
+
+        Raises:
+            InvalidJobConfigError: this version does not accept what is stored.
+        """
+        return FineTuningJobConfig.model_validate(self.job)
 
 
 def _storable(text: str) -> str:

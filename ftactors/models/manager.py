@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from ftactors.models.files import digest_of
 from ftactors.models.gguf_file import convert_gguf
 from ftactors.models.inspection import InspectedModel, inspect_model
 from ftactors.models.registrar import registrar_of
+from ftactors.runtime.whoami import whoami
 
 _ID: TypeAdapter[str] = TypeAdapter(ModelId)
 
@@ -54,6 +53,9 @@ class _Held:
     source: str
     revision: str | None = None
 
+    def __str__(self) -> str:
+        return self.source if self.revision is None else f"{self.source} at revision {self.revision}"
+
 
 class LLMModelManager:
     """Knows base models by id, and gets the tuned ones.
@@ -78,7 +80,7 @@ class LLMModelManager:
             self._hold(model_id, _Held(_normal(source)))
 
     async def import_model(self, model_id: str, source: str | Path, *, revision: str | None = None) -> Model | None:
-        """Register a base model; the same source again changes nothing.
+        """Register a base model; the same source again, at the same revision or at none named, changes nothing.
 
         A directory stays where it is, and is never deleted. A GGUF file is converted to safetensors once.
 
@@ -93,7 +95,7 @@ class LLMModelManager:
         Raises:
             ModelNotFoundError: there is nothing at the source.
             ModelImportError: what is there cannot be used.
-            ModelConflictError: the id belongs to another model.
+            ModelConflictError: the id belongs to another model, or to another revision of this one.
         """
         held = _Held(_normal(source), revision)
         if self._registry is None:
@@ -124,9 +126,7 @@ class LLMModelManager:
             ModelNotFoundError: no model of this id is registered.
             ModelConflictError: a job that has not ended, or an adapter, needs it.
         """
-        deleted: Model = await self._started().ask(
-            "delete_model", model_id, f"{getpass.getuser()}@{socket.gethostname()}"
-        )
+        deleted: Model = await self._started().ask("delete_model", model_id, whoami())
         return deleted
 
     def register(self, job_id: str, model: PublishedModel) -> None:
@@ -206,9 +206,7 @@ class LLMModelManager:
     def _hold(self, model_id: str, held: _Held) -> None:
         known = self._held.setdefault(_checked(model_id), held)
         if known != held:
-            raise ModelConflictError(
-                f"model id {model_id!r} is to be {known.source}, so it cannot be {held.source} too"
-            )
+            raise ModelConflictError(f"model id {model_id!r} is to be {known}, so it cannot be {held} too")
 
     def _started(self) -> Registry:
         if self._registry is None:

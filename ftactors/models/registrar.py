@@ -12,6 +12,7 @@ from ftactors.core.errors import ConfigProblem, InvalidServiceConfigError
 from ftactors.core.events import RegistrarRef
 from ftactors.core.problems import value_of
 
+IN_A_SCRIPT = "it is defined in a script; move it to a module of its own"
 _ARGUMENTS: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 
 
@@ -24,7 +25,12 @@ def registrar_of(manager: object, base: type, arguments: Mapping[str, JsonValue]
     cls = type(manager)
     if getattr(cls, "register", None) is getattr(base, "register", None):
         return None
-    problems = [*_not_importable(cls)]
+    problems = []
+    path = f"{cls.__module__}:{cls.__qualname__}"
+    why = why_not_importable(cls)
+    if why is not None:
+        message = f"must be importable by the process that publishes models: {why}"
+        problems.append(ConfigProblem("model_manager", message, path))
     try:
         plain = _ARGUMENTS.validate_python(dict(arguments), strict=True)
     except ValidationError:
@@ -32,23 +38,17 @@ def registrar_of(manager: object, base: type, arguments: Mapping[str, JsonValue]
         problems.append(ConfigProblem("model_manager.arguments", message, value_of(arguments)))
     if problems:
         raise InvalidServiceConfigError(problems)
-    return RegistrarRef(path=f"{cls.__module__}:{cls.__qualname__}", arguments=plain)
+    return RegistrarRef(path=path, arguments=plain)
 
 
-def _not_importable(cls: type) -> list[ConfigProblem]:
-    """Return a problem where the class's name, imported, is not the class."""
-    path = f"{cls.__module__}:{cls.__qualname__}"
+def why_not_importable(cls: type) -> str | None:
+    """Return why another process cannot import the class by its name, and what to do; None where it can."""
     if cls.__module__ == "__main__":
-        why = "it is defined in a script; move it to a module of its own"
-    elif "<locals>" in cls.__qualname__:
-        why = "it is defined inside a function; move it to the top of its module"
-    else:
-        try:
-            found = attrgetter(cls.__qualname__)(import_module(cls.__module__))
-        except (ImportError, AttributeError) as error:
-            why = str(error)
-        else:
-            if found is cls:
-                return []
-            why = "the name is another object there"
-    return [ConfigProblem("model_manager", f"must be importable by the process that publishes models: {why}", path)]
+        return IN_A_SCRIPT
+    if "<locals>" in cls.__qualname__:
+        return "it is defined inside a function; move it to the top of its module"
+    try:
+        found = attrgetter(cls.__qualname__)(import_module(cls.__module__))
+    except (ImportError, AttributeError) as error:
+        return str(error)
+    return None if found is cls else "the name is another object there"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import worker as ray_worker  # the only place that decides where Ray's messages go
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError, RayTaskError
 
 import ftactors
@@ -42,6 +42,7 @@ def connect_to_ray(address: str | None, namespace: str) -> bool:
             "or use ray_address='local' for one of this driver's own"
         )
     ray.init(address="local", **_options(namespace))
+    _log_messages_of_ray()
     return True
 
 
@@ -57,7 +58,18 @@ def join_ray(address: str | None, namespace: str) -> bool:
             ray.init(address=address or "auto", **_options(namespace))
         except ConnectionError:
             return False
+        _log_messages_of_ray()
     return True
+
+
+def _log_messages_of_ray() -> None:
+    """Take what Ray tells a driver to our log, away from standard output: that is the program's own."""
+
+    def log(data: dict[str, Any], *_: object, **__: object) -> None:
+        for line in data["lines"]:
+            _LOG.info("Ray says: %s", line)
+
+    ray_worker.print_to_stdstream = log
 
 
 def _options(namespace: str) -> dict[str, Any]:
@@ -170,24 +182,17 @@ class SchedulerClient:
         except RayActorError as error:
             _LOG.info("the scheduler ended before it was closed: %s", error)
         await asyncio.to_thread(ray.kill, self._handle, no_restart=True)
-        deadline = time.monotonic() + _DEATH_S
-        while await asyncio.to_thread(_is_named, self._namespace) and time.monotonic() < deadline:
-            await asyncio.sleep(_RETRY_S)
+        await asyncio.to_thread(_wait_until_dead, self._namespace)
         return True
 
 
-def whoami() -> str:
-    """Return who asks, for the log: user, host and process."""
-    return f"{os.environ.get('USER') or os.getuid()}@{os.uname().nodename}:{os.getpid()}"
-
-
-def _is_named(namespace: str) -> bool:
-    """Return whether an actor has the scheduler's name."""
-    try:
-        ray.get_actor(NAME, namespace=namespace)
-    except ValueError:
-        return False
-    return True
+def _wait_until_dead(namespace: str) -> None:
+    """Return once no actor has the scheduler's name, or after a while."""
+    deadline = time.monotonic() + _DEATH_S
+    with contextlib.suppress(ValueError):  # there is none
+        while time.monotonic() < deadline:
+            ray.get_actor(NAME, namespace=namespace)
+            time.sleep(_RETRY_S)
 
 
 def _find_or_make(config: ServiceConfig) -> tuple[Any, bool]:

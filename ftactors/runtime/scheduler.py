@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ftactors.core.decide import decide, process_keys
 from ftactors.core.errors import IllegalEventError, LogFullError, LogRefusedError, StaleReportError
@@ -125,7 +125,7 @@ class Scheduler:
             self.cluster.execute(command)
         self._pull_from_started()
 
-    def waiting(self) -> dict[str, Waiting]:
+    def waiting(self) -> Mapping[str, Waiting]:
         """Return the place in the queue of each job that waits."""
         return waiting_jobs(self.state, self.seen, self.now())
 

@@ -42,7 +42,7 @@ def work(directory: Path, trainer: str, **changes: Any) -> Work:
         "job_id": "j1",
         "attempt": 1,
         "purpose": "train",
-        "config": config,
+        "job": config.model_dump(mode="json"),
         "base": BASE,
         "trainer": trainer if ":" in trainer else f"{MODULE}:{trainer}",
         "handler": f"{MODULE}:EmptyHandler",

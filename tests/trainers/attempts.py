@@ -104,7 +104,7 @@ def work_of(
         job_id="job",
         attempt=attempt,
         purpose="train",
-        config=config,
+        job=config.model_dump(mode="json"),
         base=base if isinstance(base, ModelRef) else base_ref(base),
         trainer="trainers.sft:SftTrainer",
         handler="handlers.files:FileHandler",
