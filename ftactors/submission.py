@@ -123,10 +123,11 @@ def _at_home(config: FineTuningJobConfig) -> FineTuningJobConfig:
     changes: dict[str, Any] = {}
     if base is not None:
         changes["hyperparameters"] = config.hyperparameters.model_copy(update={"output_dir_base": _written_out(base)})
-    if source.is_path:
-        changes["dataset_config"] = source.model_copy(update={"path_or_id": _written_out(source.path_or_id)})
-    elif source.source_type == "hf_dataset" and _is_on_disk(source.path_or_id):
-        changes["dataset_config"] = source.model_copy(update={"path_or_id": str(Path.cwd() / source.path_or_id)})
+    path = _written_out(source.path_or_id)
+    if source.source_type == "file_path":
+        changes["dataset_config"] = source.model_copy(update={"path_or_id": path})
+    elif source.source_type == "hf_dataset" and (source.is_path or _is_on_disk(path)):
+        changes["dataset_config"] = source.model_copy(update={"path_or_id": str(Path.cwd() / path)})
     return config.model_copy(update=changes)
 
 

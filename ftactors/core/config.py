@@ -40,7 +40,7 @@ def _is_an_id(value: str) -> str:
 
 
 def _is_a_split(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(\[(-?[0-9]+%?)?:(-?[0-9]+%?)?\])?", value):
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(\[[0-9:%-]*\])?", value):
         raise ValueError("must be the name of a split, such as 'train' or 'train[:10%]', not a path")
     return value
 

@@ -24,17 +24,19 @@ def overlap(one: str, other: str) -> bool:
     """
     if one.partition("[")[0] != other.partition("[")[0]:
         return False
-    first, second = _SLICE.fullmatch(one), _SLICE.fullmatch(other)
-    if first is None or second is None:
+    if one == other or "[" not in one or "[" not in other:
         return True
-    cut, against = _cut(first), _cut(second)
+    cut, against = _cut(one), _cut(other)
     if cut is None or against is None or (cut.unit and against.unit and cut.unit != against.unit):
         return False
     return max(cut.start, against.start) < min(cut.stop, against.stop)
 
 
-def _cut(found: re.Match[str]) -> _Cut | None:
-    """Return the rows or percents that a slice names; None where that takes the number of rows."""
+def _cut(split: str) -> _Cut | None:
+    """Return the rows or percents that a slice names; None where that takes the number of rows, or it names none."""
+    found = _SLICE.fullmatch(split)
+    if found is None:
+        return None
     ends = [end for end in (found["start"], found["stop"]) if end is not None]
     units = {"%" if end.endswith("%") else "rows" for end in ends}
     if len(units) > 1 or any(end.startswith("-") and not end.endswith("%") for end in ends):

@@ -6,7 +6,7 @@ A word is not yet a fact: `reports.py` makes facts of words. Words and orders cr
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter
 
@@ -59,7 +59,8 @@ class Work(Fact):
         Raises:
             InvalidJobConfigError: this version does not accept what is stored.
         """
-        return FineTuningJobConfig.model_validate(self.job)
+        stored: dict[str, Any] = self.job
+        return FineTuningJobConfig(**stored)
 
 
 def _storable(text: str) -> str:

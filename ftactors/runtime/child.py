@@ -49,7 +49,8 @@ class Child:
         self._partial, self._unsent = b"", b""
         self._order: StopOrder | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._said_last = self._killed = False
+        self._last: AnyWord | None = None
+        self._killed = False
         self._loop.add_reader(self._words, self._read)
         self._send(work)
         threading.Thread(target=self._wait, name=f"wait-{self.pid}", daemon=True).start()
@@ -132,15 +133,16 @@ class Child:
             return last_word_for(error, stage=self._stage, dataset=None)
 
     def _take(self, word: AnyWord) -> None:
-        if self._said_last:
+        if self._last is not None:
             return
         self._heard_at = time.monotonic()
         if isinstance(word, StageBegun):
             self._stage = word.stage
         if isinstance(word, LAST_WORDS):
-            self._said_last = True
+            self._last = word  # heard once the process is gone: until then it holds memory, and a device
             self._kill_in(LINGER_S)
-        self._hear(word)
+        else:
+            self._hear(word)
 
     def _wait(self) -> None:
         """Wait in a thread of its own: not every kernel that Ray runs on has a file descriptor for a process."""
@@ -153,8 +155,7 @@ class Child:
         self._loop.remove_writer(self._orders)
         os.close(self._words)
         os.close(self._orders)
-        if not self._said_last:
-            self._take(self._last_word(code))
+        self._hear(self._last or self._last_word(code))
         self._cancel_timer()
         self.ended.set()
 

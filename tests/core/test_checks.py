@@ -76,6 +76,23 @@ BEST = {f"{HYPER}.load_best_model_at_end": True, **HELD_OUT}
             f"{DATA}.validation_split_name",
             "must be another split than train_split_name",
         ),
+        *(
+            (
+                {f"{DATA}.train_split_name": train, f"{DATA}.validation_split_name": validation},
+                f"{DATA}.validation_split_name",
+                f"must be another split than train_split_name ({train!r}), or a slice that shares no row",
+            )
+            for train, validation in (
+                ("train", "train[:10%]"),
+                ("train[:10%]", "train"),
+                ("train[:]", "train[:10%]"),
+                ("train[:90%]", "train[80%:]"),
+                ("train[:90%]", "train[-20%:]"),
+                ("train[:100]", "train[50:150]"),
+                ("train[100:]", "train[500:600]"),
+                ("train[:10%]", "train[:10%]"),
+            )
+        ),
         (
             {**HELD_OUT, f"{DATA}.validation_split_ratio": 0.1},
             f"{DATA}.validation_split_ratio",
@@ -154,6 +171,12 @@ def test_text_and_messages_are_said_to_exclude_each_other_by_both_columns():
         {f"{HYPER}.eval_steps": 10, **HELD_OUT},
         {f"{HYPER}.early_stopping_patience": 2, f"{DATA}.validation_split_ratio": 0.1},
         {f"{DATA}.train_split_name": "train[:90%]", f"{DATA}.validation_split_name": "train[90%:]"},
+        {f"{DATA}.train_split_name": "train[:90%]", f"{DATA}.validation_split_name": "train[-10%:]"},
+        {f"{DATA}.train_split_name": "train[10%:]", f"{DATA}.validation_split_name": "train[:10%]"},
+        {f"{DATA}.train_split_name": "train[:100]", f"{DATA}.validation_split_name": "train[100:]"},
+        {f"{DATA}.train_split_name": "train[:-100]", f"{DATA}.validation_split_name": "train[-100:]"},
+        {f"{DATA}.train_split_name": "train[:10%]", f"{DATA}.validation_split_name": "train[500:]"},
+        {f"{DATA}.train_split_name": "train[:90%]", f"{DATA}.validation_split_name": "test[:90%]"},
         {f"{DATA}.prompt_column": "q", f"{DETAILS}.completion_column": "a"},
         {f"{DATA}.prompt_column": "q", f"{DETAILS}.prompt_column": "q", f"{DATA}.completion_column": "a"},
         {"task_type": "chat", f"{DETAILS}.messages_column": "m"},

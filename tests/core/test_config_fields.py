@@ -7,6 +7,7 @@ import pytest
 from ftactors.core.config import FineTuningJobConfig, FineTuningTechniqueConfig, FullFineTuneParams, LoRAParams
 from ftactors.core.errors import InvalidJobConfigError, InvalidServiceConfigError
 from ftactors.core.load import parse_job_config
+from ftactors.core.problems import value_of
 from ftactors.core.service_config import ServiceConfig
 from tests.configs import ABSENT, HELD_OUT, VALID, job, only_problem, problems
 
@@ -52,6 +53,18 @@ PARAMS, HYPER = "fine_tuning_technique.params", "hyperparameters"
         ("max_attempts", 0, "greater than or equal to 1"),
         ("seed", -1, "greater than or equal to 0"),
         ("task_type", "poetry", "'text-generation'"),
+        ("job_name", "a\0job", "must not hold control characters; it holds '\\x00'"),
+        ("job_name", "a\njob", "must not hold control characters; it holds '\\n'"),
+        ("job_name", "", "at least 1 character"),
+        ("job_name", "x" * 257, "at most 256 characters"),
+        ("base_model_id", "gpt2\x7f", "must not hold control characters"),
+        ("base_model_id", "", "at least 1 character"),
+        ("dataset_config.path_or_id", "/data/\0", "must not hold control characters"),
+        ("dataset_config.path_or_id", "", "at least 1 character"),
+        (f"{HYPER}.output_dir_base", "/runs\0", "must not hold control characters"),
+        (f"{HYPER}.output_dir_base", "", "at least 1 character"),
+        ("resources.num_gpus", 0.0004, "must be 0, or from 0.001 to 1"),
+        ("resources.accelerator_type", "", "at least 1 character"),
     ],
 )
 def test_a_value_outside_its_limits_is_refused_by_its_path(path, value, message):
@@ -59,7 +72,36 @@ def test_a_value_outside_its_limits_is_refused_by_its_path(path, value, message)
 
     assert problem.field == path
     assert message in problem.message
-    assert problem.value == repr(value)
+    assert problem.value == value_of(value)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "job_name",
+        "base_model_id",
+        "new_model_id",
+        "dataset_config.path_or_id",
+        "dataset_config.task_format_details.text_column",
+        f"{HYPER}.output_dir_base",
+        "metadata.note",
+    ],
+)
+def test_half_of_a_surrogate_pair_is_refused(path):
+    problem = only_problem({path: "a\ud800"})
+
+    assert (problem.field, problem.value) == (path, "'a\\ud800'")
+    assert "half of a surrogate pair" in problem.message
+
+
+def test_half_of_a_surrogate_pair_is_refused_in_lists_and_names_too():
+    assert only_problem({f"{PARAMS}.target_modules": ["q", "\udfff"]}).field == f"{PARAMS}.target_modules"
+    assert only_problem({"metadata": {"\ud800": "x"}}).field == "metadata.\\ud800"
+
+
+@pytest.mark.parametrize("num_gpus", [0, 0.001, 0.25, 1])
+def test_a_share_counts_thousandths_of_a_gpu(num_gpus):
+    assert not problems({"resources.num_gpus": num_gpus})
 
 
 @pytest.mark.parametrize("path", ["job_name", "base_model_id", "new_model_id", "dataset_config.path_or_id"])
@@ -241,6 +283,28 @@ def test_the_error_survives_pickling():
 
     again = pickle.loads(pickle.dumps(refused.value))  # noqa: S301 - our own
     assert (type(again), again.problems) == (InvalidJobConfigError, refused.value.problems)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///rel.db",
+        "sqlite:///",
+        "sqlite:///:memory:",
+        "sqlite:////",
+        "sqlite:////var/",
+        "events.db",
+        "mysql://h/d",
+    ],
+)
+def test_the_logs_url_is_the_absolute_path_of_a_file(url):
+    with pytest.raises(InvalidServiceConfigError, match=r"log_url: must be sqlite:// and the absolute path of a file"):
+        ServiceConfig(log_url=url)
+
+
+def test_a_path_of_the_service_holds_no_control_characters():
+    with pytest.raises(InvalidServiceConfigError, match="state_dir: must not hold control characters"):
+        ServiceConfig(state_dir="/var/\0")
 
 
 def test_a_service_config_names_the_close_key():

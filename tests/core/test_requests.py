@@ -148,6 +148,18 @@ def test_a_model_is_imported_once_and_its_id_belongs_to_its_source():
         requests.import_model(state, IMPORT.model_copy(update={"source": "/elsewhere"}))
 
 
+def test_another_revision_of_a_registered_model_is_a_conflict_that_names_both():
+    first = ModelImported(model_id="base", source="me/m", path="me/m", revision="c1", owned=False)
+    state = state_after(first)
+
+    assert requests.import_model(state, first) is None
+    with pytest.raises(
+        ModelConflictError,
+        match=r"is registered for me/m at revision c1, so it cannot be imported from me/m at rev.* c2",
+    ):
+        requests.import_model(state, first.model_copy(update={"revision": "c2"}))
+
+
 def test_a_model_in_use_cannot_be_deleted():
     imported = state_after(IMPORT)
     base = imported.models["base"].ref()

@@ -202,6 +202,13 @@ def test_the_id_of_a_hub_data_set_is_no_path():
     assert resolved(on_the_hub, cwd="/home/me").config.dataset_config.path_or_id == "squad"
 
 
+@pytest.mark.parametrize(("folder", "absolute"), [("./rows", "/home/me/./rows"), ("/data/rows", "/data/rows")])
+def test_a_folder_with_a_data_set_is_a_path(folder, absolute):
+    in_a_folder = {"dataset_config.source_type": "hf_dataset", "dataset_config.path_or_id": folder}
+
+    assert resolved(in_a_folder, cwd="/home/me").config.dataset_config.path_or_id == absolute
+
+
 @pytest.mark.parametrize("gpus", [True, False])
 @pytest.mark.parametrize(
     "changes",

@@ -267,7 +267,19 @@ def test_a_url_names_the_file(tmp_path):
     storage.close()
 
 
-@pytest.mark.parametrize("url", ["events.db", "sqlite://", "sqlite:///:memory:", "mysql://ada:secret@db/events"])
+@pytest.mark.parametrize("name", ["a?b", "a%20b", "a#b", "a b"])
+def test_a_url_names_the_file_as_it_is(tmp_path, name):
+    storage = storage_at(f"sqlite:///{tmp_path / name}/events.db")
+
+    storage.open()
+    storage.close()
+
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    "url", ["events.db", "sqlite://", "sqlite:///events.db", "sqlite:///:memory:", "mysql://ada:secret@db/events"]
+)
 def test_a_url_that_cannot_hold_the_log_is_refused_without_its_password(url):
     with pytest.raises(LogRefusedError, match="sqlite:///PATH") as caught:
         storage_at(url)

@@ -1,5 +1,7 @@
 """Base models registered once, and found again by id."""
 
+import os
+
 import pytest
 
 from ftactors.core import requests
@@ -12,6 +14,7 @@ from ftactors.core.errors import (
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.state import State
 from ftactors.models import LLMModelManager
+from ftactors.runtime.whoami import whoami
 from tests.model_dirs import GPT2_CONFIG, write_adapter, write_model
 
 
@@ -20,6 +23,7 @@ class Scheduler:
 
     def __init__(self):
         self.state = State()
+        self.deleted_by = []
 
     async def ask(self, method, *args):
         match method, args:
@@ -29,6 +33,7 @@ class Scheduler:
                 self._record(requests.import_model(self.state, event))
                 return self.state.models[event.model_id]
             case "delete_model", (model_id, by):
+                self.deleted_by.append(by)
                 model = self.state.models.get(model_id)
                 self._record(requests.delete_model(self.state, model_id, by=by))
                 return model
@@ -132,6 +137,43 @@ async def test_a_deleted_model_is_gone_and_its_files_stay(rules, model):
     assert (await manager.delete_model("gpt2")).model_id == "gpt2"
     assert await manager.list_models() == []
     assert (model / "config.json").exists()
+
+
+async def test_another_revision_of_a_hub_model_is_refused_and_the_same_by_any_name_is_not(rules, hub_cache):
+    repository = hub_cache / "models--me--m"
+    for commit in ("c1", "c2"):
+        write_model(repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("c1")
+    manager = await attached(rules)
+    first = await manager.import_model("mine", "me/m", revision="c1")
+
+    assert [await manager.import_model("mine", "me/m", revision=name) for name in (None, "c1", "main")] == [first] * 3
+    with pytest.raises(ModelConflictError, match=r"for me/m at revision c1, so .* from me/m at revision c2"):
+        await manager.import_model("mine", "me/m", revision="c2")
+
+
+async def test_another_revision_of_a_held_id_is_refused_by_name():
+    manager = LLMModelManager({"mine": "me/m"})
+
+    with pytest.raises(ModelConflictError, match="is to be me/m, so it cannot be me/m at revision c2 too"):
+        await manager.import_model("mine", "me/m", revision="c2")
+
+
+async def test_a_model_is_deleted_by_the_same_name_as_everything_else_without_an_entry_for_the_user(
+    rules, model, monkeypatch
+):
+    for name in ("USER", "LOGNAME", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # a container's, which has no name
+    scheduler = Scheduler()
+    manager = LLMModelManager({"gpt2": model})
+    await manager.attach(scheduler, rules)
+
+    await manager.delete_model("gpt2")
+
+    assert scheduler.deleted_by == [whoami()]
+    assert whoami().startswith(f"{2**31 - 7}@")
 
 
 async def test_a_registered_id_goes_before_a_directory_of_that_name(rules, model, tmp_path, monkeypatch):

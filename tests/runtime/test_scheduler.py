@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from ftactors.core.errors import InvalidJobConfigError
 from ftactors.core.phases import Phase
-from ftactors.core.seen import ProcessKey
+from ftactors.core.seen import Process, ProcessKey
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.status import JobStatus
 from ftactors.core.wanted import Begin, Start
@@ -305,3 +306,44 @@ async def test_an_attempt_is_begun_only_after_the_claim_is_recorded(disk: Memory
     begin = next(command for command in cluster.executed if isinstance(command, Begin))
     assert kinds[:3] == ["job_submitted", "attempt_placed", "attempt_started"]
     assert begin.incarnation == scheduler.state.jobs[JOB].attempt.incarnation  # type: ignore[union-attr]
+
+
+async def test_stop_orders_do_not_keep_the_scheduler_busy(disk: MemoryDisk, cluster: MemoryCluster):
+    async with service(disk, cluster) as (scheduler, desk):
+        await desk.submit(submitted())
+        await prepare(cluster)
+        trainer = await begun(cluster, 2)
+        await desk.cancel(JOB, "r1", "someone")
+        await until(lambda: cluster.trainers[trainer].stop is not None)
+        before, began_at = len(cluster.executed), scheduler.now()
+        while scheduler.now() < began_at + 0.5:
+            await scheduler.changed()
+
+    assert len(cluster.executed) - before < 50  # at most one in each 0.02 s, the poll of these tests
+
+
+async def test_a_trainer_that_dies_before_it_is_up_tells_why(disk: MemoryDisk):
+    cluster = MemoryCluster([NODE], starts=False)
+    async with service(disk, cluster) as (scheduler, desk):
+        await desk.submit(submitted(max_attempts=1))
+        key = ProcessKey(JOB, 1, 0)
+        await until(lambda: key in cluster.trainers)
+        cluster.trainers[key].process = Process(state="dead", why="No module named 'ftactors'")
+        scheduler.wake()
+        await until(lambda: JOB in scheduler.state.finished)
+
+    document = scheduler.state.finished[JOB]
+    assert document.error_type == "start_failed"
+    assert "No module named 'ftactors'" in str(document.error_message)
+
+
+async def test_a_stored_job_that_this_version_refuses_fails_alone(disk: MemoryDisk, cluster: MemoryCluster):
+    stored = submitted()
+    unknown = stored.model_copy(update={"config": {**stored.config, "from_a_later_version": 1}})
+    async with service(disk, cluster) as (_, desk):
+        await desk.submit(unknown)
+        work = cluster.trainers[await begun(cluster, 1)].work
+
+    assert work is not None
+    with pytest.raises(InvalidJobConfigError, match="from_a_later_version"):
+        _ = work.config
