@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,12 +37,15 @@ def test_no_question_and_no_answer_is_there_twice_so_that_what_is_held_out_is_un
     assert len({row["completion"] for row in rows}) == len(rows)
 
 
-def test_another_process_writes_the_same_bytes(directory, tmp_path):
+def test_every_process_of_this_python_writes_the_same_bytes(tmp_path):
     program = "import sys, pathlib, ftactors.demo_data as d\nd.write_demo_data(pathlib.Path(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=60)
+    for hash_seed in ("1", "2"):  # in processes of their own: a test run has libraries that change the standard one
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        command = [sys.executable, "-c", program, str(tmp_path / hash_seed)]
+        subprocess.run(command, env=environment, check=True, timeout=60)
 
     for name in ("train.jsonl", "validation.jsonl"):
-        assert (tmp_path / name).read_bytes() == (directory / name).read_bytes()
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
 
 
 def test_the_question_is_a_held_out_one_with_its_answer(tmp_path):
