@@ -157,20 +157,19 @@ def _origin(model: Model | ModelImported) -> str:
     return model.source if model.revision is None else f"{model.source} at revision {model.revision}"
 
 
-def delete_model(state: State, model_id: str, *, by: str) -> ModelDeleted:
-    """Return the fact that deletes a model.
+def delete_model(state: State, model_id: str, registered_seq: int, *, by: str) -> ModelDeleted | None:
+    """Return the fact that deletes a model; None where it is no longer registered.
 
     Raises:
-        ModelNotFoundError: there is no such model.
         ModelConflictError: a job that has not ended, or an adapter, needs it.
     """
     model = state.models.get(model_id)
-    if model is None:
-        raise ModelNotFoundError(f"there is no model {model_id!r}; {close_names(model_id, state.models)}")
+    if model is None or model.registered_seq != registered_seq:
+        return None
     users = _users_of(state, model)
     if users:
         raise ModelConflictError(f"model {model_id!r} is in use by {', '.join(users)}: it cannot be deleted")
-    return ModelDeleted(model_id=model_id, registered_seq=model.registered_seq, by=by)
+    return ModelDeleted(model_id=model_id, registered_seq=registered_seq, by=by)
 
 
 def _users_of(state: State, model: Model) -> list[str]:

@@ -36,7 +36,7 @@ class Registry(Protocol):
     """The scheduler, as far as models go."""
 
     async def ask(self, method: str, *args: Any) -> Any:
-        """Answer `models()`, `import_model(ModelImported)` and `delete_model(model_id, by)`."""
+        """Answer `models()`, `import_model(ModelImported)` and `delete_model(model_id, registered_seq, by)`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +120,15 @@ class LLMModelManager:
         return models
 
     async def delete_model(self, model_id: str) -> Model:
-        """Take a model out of the registry, and return what it was.
+        """Take a model out of the registry, and return what it was. Its files stay where they are.
 
         Raises:
             ModelNotFoundError: no model of this id is registered.
             ModelConflictError: a job that has not ended, or an adapter, needs it.
         """
-        deleted: Model = await self._started().ask("delete_model", model_id, whoami())
-        return deleted
+        model = await self.get_model(model_id)
+        await self._started().ask("delete_model", model_id, model.registered_seq, whoami())
+        return model
 
     def register(self, job_id: str, model: PublishedModel) -> None:
         """Take over a tuned model; to be overridden.

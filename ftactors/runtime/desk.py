@@ -206,12 +206,9 @@ class Desk:
             await self._scheduler.log.durable(max(model.registered_seq for model in models))
         return models
 
-    async def delete_model(self, model_id: str, by: str) -> Model:
-        """Delete a model from the registry and return what it was; see `core.requests.delete_model`."""
-        fact = requests.delete_model(self._scheduler.state, model_id, by=by)
-        model = self._scheduler.state.models[model_id]
-        await self._record(fact)
-        return model
+    async def delete_model(self, model_id: str, registered_seq: int, by: str) -> None:
+        """Delete a model from the registry; see `core.requests.delete_model`."""
+        await self._record(requests.delete_model(self._scheduler.state, model_id, registered_seq, by=by))
 
     async def _record(self, fact: AnyEvent | None) -> None:
         if fact is not None:

@@ -165,11 +165,14 @@ def test_a_model_in_use_cannot_be_deleted():
     base = imported.models["base"].ref()
     job = submitted().model_copy(update={"base": base})
 
-    assert requests.delete_model(imported, "base", by="someone").model_id == "base"
+    seq = imported.models["base"].registered_seq
+    deleted = requests.delete_model(imported, "base", seq, by="someone")
+    assert deleted is not None
     with pytest.raises(ModelConflictError, match="in use by job 'ftjob-1'"):
-        requests.delete_model(state_after(IMPORT, job), "base", by="someone")
-    with pytest.raises(ModelNotFoundError, match="did you mean 'base'"):
-        requests.delete_model(imported, "bsae", by="someone")
+        requests.delete_model(state_after(IMPORT, job), "base", seq, by="someone")
+
+    imported.apply(imported.recorded(deleted, 2000.0))
+    assert requests.delete_model(imported, "base", seq, by="someone") is None  # asked again
 
 
 def test_starting_twice_with_the_same_rules_is_starting_once():

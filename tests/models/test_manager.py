@@ -32,11 +32,10 @@ class Scheduler:
             case "import_model", (event,):
                 self._record(requests.import_model(self.state, event))
                 return self.state.models[event.model_id]
-            case "delete_model", (model_id, by):
+            case "delete_model", (model_id, seq, by):
                 self.deleted_by.append(by)
-                model = self.state.models.get(model_id)
-                self._record(requests.delete_model(self.state, model_id, by=by))
-                return model
+                self._record(requests.delete_model(self.state, model_id, seq, by=by))
+                return None
         raise AssertionError(method)
 
     def _record(self, event):
