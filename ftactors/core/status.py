@@ -154,8 +154,13 @@ def describe(job: Job, waiting: Waiting | None = None) -> FineTuningJobStatusInf
 
 
 def _metrics(job: Job) -> Metrics | None:
+    """Return what is known while the job goes on: `loss` is that of the last training steps.
+
+    The base's measures on the held-out data are `base_…`, the tuned model's so far `eval_…`, as transformers names them.
+    """
     base = {f"base_{name}": value for name, value in (job.baseline or {}).items()}
-    return {**base, **(job.metrics or {}), **(job.tuned or {})} or None
+    tuned = {f"eval_{name}": value for name, value in (job.tuned or {}).items()}
+    return {**base, **(job.metrics or {}), **tuned} or None
 
 
 def _progress(job: Job) -> dict[str, Any]:
