@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from ftactors.core.status import FineTuningJobStatusInfo, JobStatus
 from ftactors.demo_data import DemoData, write_demo_data
 from ftactors.demo_model import obtain_model
 from ftactors.models import LLMModelManager
+from ftactors.models.own_process import command_of, environment
 from ftactors.service import LLMFineTuningService
 
 Watch = Callable[[AsyncIterator[FineTuningJobStatusInfo]], Awaitable[FineTuningJobStatusInfo]]
@@ -126,7 +126,7 @@ async def run_demo(demo: Demo, *, watch: Watch, tell: Tell) -> DemoResult:
     service = LLMFineTuningService(LLMModelManager(), config)
     await service.start()
     try:
-        job_id = await _submitted(service, demo, model, data, tell)
+        job_id = await begun_job(service, demo, model, data, tell)
         status = await watch(service.watch_job(job_id))
     except asyncio.CancelledError:
         tell("interrupted: the job writes a checkpoint, and the next `ftactors demo` goes on from it")
@@ -140,18 +140,23 @@ async def run_demo(demo: Demo, *, watch: Watch, tell: Tell) -> DemoResult:
     return DemoResult(status, data, answers, took_s=time.monotonic() - began_at)
 
 
-async def _submitted(service: LLMFineTuningService, demo: Demo, model: Path, data: DemoData, tell: Tell) -> str:
-    """Return the job's id: of one that an earlier run left unfinished, else of a new one."""
+async def begun_job(service: LLMFineTuningService, demo: Demo, model: Path, data: DemoData, tell: Tell) -> str:
+    """Return the job's id: of one that an earlier run left unfinished, else of a new one.
+
+    The job file is written in either case, as the next new job would be.
+    """
     earlier = await service.list_fine_tuning_jobs(limit=_EARLIER_RUNS)
-    for job in earlier:
-        if not job.is_terminal:
-            tell(f"going on with job {job.job_id}, which was interrupted")
-            return job.job_id
     cluster = await service.cluster()
     name = f"docstrings-{len(earlier) + 1}"
     config = demo_job(model, data.directory, name, steps=demo.steps, num_cpus=max(1.0, cluster.cpus))
     asked = config.model_dump(mode="json", exclude_unset=True)
     demo.job_file.write_text(yaml.safe_dump(asked, sort_keys=False), encoding="utf-8")
+    for job in earlier:
+        if not job.is_terminal:
+            tell(f"going on with job {job.job_id}, which has not ended; --model and --steps change nothing in it")
+            if job.status is JobStatus.PAUSED:
+                await service.resume_fine_tuning_job(job.job_id)
+            return job.job_id
     return (await service.submit_fine_tuning_job(config)).job_id
 
 
@@ -171,9 +176,8 @@ async def _answer(ask: dict[str, object]) -> str:
     Raises:
         JobExecutionError: it cannot answer.
     """
-    command = [sys.executable, "-m", "trainers.generate"]
-    pipe = asyncio.subprocess.PIPE
-    child = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
+    command, pipe = command_of("trainers.generate"), asyncio.subprocess.PIPE
+    child = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment())
     said, complained = await child.communicate(json.dumps({**ask, "max_new_tokens": _ANSWER_TOKENS}).encode())
     if child.returncode != 0:
         last = (complained.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from ftactors.cli.edge import ExitCode, LogNotFoundError, exit_code_of
 from ftactors.cli.logs import Tail, follow_log, log_files, print_log_of
 from ftactors.cli.offline import LogContent, read_log
 from ftactors.cli.output import Output
 from ftactors.cli.reading import NOT_RUNNING, LogReading
+from ftactors.cli.session import tell_what_goes_on
 from ftactors.core.errors import JobNotFoundError, LogRefusedError
 from ftactors.core.events import AnyEvent, ServiceStarted
 from ftactors.core.service_config import ServiceConfig
@@ -89,6 +91,16 @@ async def test_a_job_that_has_not_ended_waits_for_a_service(reading):
     assert (await reading.status("ftjob-1")).wait_reason is None
 
 
+async def test_who_starts_a_service_for_something_else_is_told_which_jobs_go_on_meanwhile(reading, capsys):
+    await tell_what_goes_on(reading, Output())
+    await tell_what_goes_on(LogReading(LogContent()), Output())
+
+    assert capsys.readouterr() == (
+        "",
+        "no service runs, so this command starts one, and jobs go on until it ends: ftjob-3\n",
+    )
+
+
 async def test_events_and_models_are_read_too(reading):
     history = await reading.events("ftjob-2")
     models = await reading.models()
@@ -142,14 +154,17 @@ def test_the_newest_log_is_printed_where_no_attempt_is_named(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out) == {"attempt": 1, "line": "preparing"}
 
 
-def test_a_log_that_is_not_there_is_told_with_those_that_are(tmp_path, capsys):
+def test_a_log_that_is_not_there_is_exit_code_3_and_told_with_the_place_and_those_that_are(tmp_path, capsys):
     write_attempt(tmp_path, 1, "preparing\n")
-    print_log_of(tmp_path, 4, Output())
-    told = capsys.readouterr()
+    with pytest.raises(LogNotFoundError) as refused:
+        print_log_of(tmp_path, 4, Output())
 
-    assert told.out == ""
-    assert "no log of attempt 4" in told.err
-    assert "there are those of attempts 1" in told.err
+    assert capsys.readouterr().out == ""
+    assert exit_code_of(refused.value) == ExitCode.NOT_FOUND
+    assert str(refused.value) == (
+        f"there is no log of attempt 4 in {tmp_path}; there are those of attempts 1; "
+        "it may be on another machine, where the job ran"
+    )
 
 
 class Ending(LogReading):
@@ -175,3 +190,18 @@ async def test_a_log_is_followed_over_attempts_until_the_job_has_ended(tmp_path,
 
     assert told.out == "look 1\nlook 2\nlook 3\n"
     assert told.err == "--- attempt 1\n--- attempt 2\n--- attempt 3\n"
+
+
+async def test_an_attempt_is_followed_until_there_is_a_newer_one(reading, tmp_path, capsys):
+    write_attempt(tmp_path, 1, "preparing\nwithout an end")
+    write_attempt(tmp_path, 2, "training\n")
+
+    await follow_log(reading, "ftjob-3", tmp_path, 1, Output(), poll_s=0)
+
+    assert (await reading.status("ftjob-3")).attempt == 2
+    assert capsys.readouterr().out == "preparing\nwithout an end\n"
+
+
+async def test_following_an_attempt_that_left_no_log_here_ends_with_that(reading, tmp_path):
+    with pytest.raises(LogNotFoundError, match="there is no log of attempt 1 in"):
+        await follow_log(reading, "ftjob-3", tmp_path, 1, Output(), poll_s=0)

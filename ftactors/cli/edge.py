@@ -32,10 +32,14 @@ MEANINGS = {
     ExitCode.OK: "it is done",
     ExitCode.JOB_FAILED: "the job that was waited for failed or was cancelled",
     ExitCode.INVALID: "the command line or a configuration is invalid; all problems are listed",
-    ExitCode.NOT_FOUND: "there is no such job or model",
+    ExitCode.NOT_FOUND: "there is no such job, model or log",
     ExitCode.UNAVAILABLE: "the service cannot be reached, or refused; any other error",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
 }
+
+
+class LogNotFoundError(FtactorsError):
+    """A process of a job has no log that can be seen from here."""
 
 
 def exit_code_of(error: FtactorsError) -> ExitCode:
@@ -43,7 +47,7 @@ def exit_code_of(error: FtactorsError) -> ExitCode:
     match error:
         case ConfigurationError():
             return ExitCode.INVALID
-        case JobNotFoundError() | ModelNotFoundError():
+        case JobNotFoundError() | ModelNotFoundError() | LogNotFoundError():
             return ExitCode.NOT_FOUND
         case JobExecutionError():
             return ExitCode.JOB_FAILED

@@ -43,14 +43,16 @@ def submit(
     """Check a job and queue it.
 
     On a cluster it returns at once, and the job goes on by itself. Without one, it starts a Ray of its own and stays
-    until the job has ended. In a pipe it prints the job's id; with --json the status, and each change while it waits.
+    until the job has ended. In a pipe it prints the job's id at once and nothing else, and the progress on stderr while
+    it waits; with --json it prints the status, and each change while it waits. The exit code tells how the job ended
+    only where it waited.
     """
     from ftactors.cli.submitting import Ask, dry, submitted
 
     ask = Ask(job, wait=wait, idempotency_key=idempotency_key)
     output = Output.here(as_json=as_json)
     if dry_run:
-        show_preview(asyncio.run(dry(ask, service_config(config))), output)
+        show_preview(asyncio.run(dry(ask, service_config(config), output)), output)
         return
     finish(asyncio.run(submitted(ask, service_config(config), output)))
 

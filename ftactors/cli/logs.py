@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ftactors.cli.edge import LogNotFoundError
 from ftactors.cli.output import Output
 from ftactors.cli.reading import Reading, open_reading
 from ftactors.core.service_config import ServiceConfig
@@ -47,6 +48,7 @@ async def print_log(job_id: str, config: ServiceConfig, output: Output, *, attem
 
     Raises:
         JobNotFoundError: there is no such job.
+        LogNotFoundError: there is no such log on this machine.
     """
     reading = await open_reading(config, output)
     status = await reading.status(job_id)
@@ -58,21 +60,28 @@ async def print_log(job_id: str, config: ServiceConfig, output: Output, *, attem
 
 
 def print_log_of(run_dir: Path, attempt: int | None, output: Output) -> None:
-    """Print what there is of an attempt's log, of the newest where none is named."""
+    """Print what there is of an attempt's log, of the newest where none is named.
+
+    Raises:
+        LogNotFoundError: there is no such log on this machine.
+    """
     files = log_files(run_dir)
     chosen = attempt if attempt is not None else max(files, default=0)
-    if chosen in files:
-        _print(Tail(files[chosen]), chosen, output, to_the_end=True)
-        return
-    which = f"no log of attempt {chosen}" if attempt is not None else "no log"
-    have = f"; there are those of attempts {', '.join(map(str, files))}" if files else ""
-    output.say(f"{which} in {run_dir}{have}")
+    if chosen not in files:
+        raise _not_found(run_dir, attempt)
+    _print(Tail(files[chosen]), chosen, output, to_the_end=True)
 
 
 async def follow_log(
     reading: Reading, job_id: str, run_dir: Path, only: int | None, output: Output, *, poll_s: float = _POLL_S
 ) -> None:
-    """Print what is there of the newest attempt, or of the one named, and what comes, until the job has ended."""
+    """Print what is there of the newest attempt and what comes, until the job has ended; or of the attempt named.
+
+    That one has ended, too, once there is a newer.
+
+    Raises:
+        LogNotFoundError: none of it has come to light on this machine until then.
+    """
     tails: dict[int, Tail] = {}
     first = only if only is not None else max(log_files(run_dir), default=1)
     is_over = False
@@ -84,9 +93,19 @@ async def follow_log(
                 output.say(f"--- attempt {attempt}")
             _print(tails.setdefault(attempt, Tail(path)), attempt, output, to_the_end=is_over)
         if is_over:
-            return
+            break
         await asyncio.sleep(poll_s)
-        is_over = (await reading.status(job_id)).is_terminal
+        status = await reading.status(job_id)
+        is_over = status.is_terminal or (only is not None and status.attempt > only)
+    if not tails:
+        raise _not_found(run_dir, only)
+
+
+def _not_found(run_dir: Path, attempt: int | None) -> LogNotFoundError:
+    """Return what tells where a log was looked for, and which ones are there."""
+    which, files = "no log" if attempt is None else f"no log of attempt {attempt}", log_files(run_dir)
+    have = f"; there are those of attempts {', '.join(map(str, files))}" if files else ""
+    return LogNotFoundError(f"there is {which} in {run_dir}{have}; it may be on another machine, where the job ran")
 
 
 def _print(tail: Tail, attempt: int, output: Output, *, to_the_end: bool) -> None:

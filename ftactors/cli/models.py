@@ -11,7 +11,7 @@ from ftactors.cli.app import app, command
 from ftactors.cli.lines import MODEL_COLUMNS, facts_of_model, model_row
 from ftactors.cli.options import AsJson, ConfigFile
 from ftactors.cli.output import Output
-from ftactors.cli.session import service_config, service_for
+from ftactors.cli.session import service_config, service_meanwhile
 from ftactors.core.errors import ModelNotFoundError, ServiceError
 from ftactors.core.models import Model
 from ftactors.core.problems import close_names
@@ -66,26 +66,27 @@ def import_model(
 
     A directory stays where it is, and is never deleted. A GGUF file is converted to safetensors, once.
     """
+    output = Output.here(as_json=as_json)
 
     async def imported() -> Model:
-        async with service_for(service_config(config), stays=False) as service:
+        async with service_meanwhile(service_config(config), output) as service:
             model = await service.model_manager.import_model(model_id, source, revision=revision)
             if model is None:
                 raise ServiceError(f"model {model_id!r} was not registered: the service stopped meanwhile")
             return model
 
-    _tell(asyncio.run(imported()), Output.here(as_json=as_json))
+    _tell(asyncio.run(imported()), output)
 
 
 @command("ftactors models delete smollm2-mine", group=models)
 def delete(model_id: ModelIdArgument, *, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Take a model out of the registry; refused while a job or an adapter needs it. Its files stay."""
+    output = Output.here(as_json=as_json)
 
     async def deleted() -> Model:
-        async with service_for(service_config(config), stays=False) as service:
+        async with service_meanwhile(service_config(config), output) as service:
             return await service.model_manager.delete_model(model_id)
 
-    output = Output.here(as_json=as_json)
     model = asyncio.run(deleted())
     if as_json:
         output.document(model)

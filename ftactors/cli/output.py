@@ -25,6 +25,8 @@ class Output:
     as_json: bool = False
     to_person: bool = False
     """Whether a person looks at the answer, at a terminal."""
+    is_aside: bool = False
+    """Whether lines are no part of the answer, and go to stderr too."""
 
     @classmethod
     def here(cls, *, as_json: bool) -> Output:
@@ -39,7 +41,7 @@ class Output:
 
     def line(self, text: str) -> None:
         """Print a line of the answer."""
-        typer.echo(text)
+        typer.echo(text, err=self.is_aside)
 
     def say(self, text: str) -> None:
         """Tell the person, not the program, what is going on."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ftactors.cli.lines import progress_line
 from ftactors.cli.output import Output
 from ftactors.cli.reading import open_reading
-from ftactors.cli.session import service_for
+from ftactors.cli.session import service_for, service_meanwhile
 from ftactors.cli.watching import follow, show_ending
 from ftactors.core.errors import ServiceError
 from ftactors.core.service_config import ServiceConfig
@@ -30,19 +31,19 @@ class Ask:
     idempotency_key: str | None = None
 
 
-async def dry(ask: Ask, config: ServiceConfig) -> JobPreview:
+async def dry(ask: Ask, config: ServiceConfig, output: Output) -> JobPreview:
     """Return what the job would do; nothing is queued.
 
     Raises:
         InvalidJobConfigError, ModelNotFoundError, JobExecutionError: as the job would fail.
     """
     asked = read_job_file(ask.job)  # a file that cannot be read needs no Ray to be refused
-    async with service_for(config, stays=False) as service:
+    async with service_meanwhile(config, output) as service:
         return await service.preview_job(asked)
 
 
 async def submitted(ask: Ask, config: ServiceConfig, output: Output) -> list[FineTuningJobStatusInfo]:
-    """Submit a job, follow it where that is asked for or needed, and return its last status seen.
+    """Submit a job, follow it where that is asked for or needed, and return the last status of what was followed.
 
     Raises:
         InvalidJobConfigError, ModelNotFoundError: nothing was queued.
@@ -50,18 +51,31 @@ async def submitted(ask: Ask, config: ServiceConfig, output: Output) -> list[Fin
     """
     asked = read_job_file(ask.job)
     async with service_for(config, stays=True) as service:
-        if service.owns_ray and ask.wait is False:
-            raise ServiceError(
-                "no Ray cluster runs here, so the job would stop when this command ends: start a cluster with "
-                "`ray start --head`, or leave out --no-wait"
-            )
-        status = await service.submit_fine_tuning_job(asked, ask.idempotency_key)
-        if ask.wait or service.owns_ray:
-            if not output.as_json:
-                output.say(f"job {status.job_id} is {status.status}")
-            return await followed(service, [status.job_id], output)
-    _tell_submitted(status, output)
-    return [status]
+        return await submit_to(service, asked, ask, output)
+
+
+async def submit_to(
+    service: LLMFineTuningService, asked: Mapping[str, Any], ask: Ask, output: Output
+) -> list[FineTuningJobStatusInfo]:
+    """Submit a job to a service that runs; as `submitted`.
+
+    A pipe gets the job's id first and alone, for the shell to keep: what becomes of the job goes to stderr.
+    """
+    if service.owns_ray and ask.wait is False:
+        raise ServiceError(
+            "no Ray cluster runs here, so the job would stop when this command ends: start a cluster with "
+            "`ray start --head`, or leave out --no-wait"
+        )
+    status = await service.submit_fine_tuning_job(asked, ask.idempotency_key)
+    if not ask.wait and not service.owns_ray:
+        _tell_submitted(status, output)
+        return []
+    if output.to_person:
+        output.say(f"job {status.job_id} is {status.status}")
+    elif not output.as_json:
+        output.line(status.job_id)
+        output = replace(output, is_aside=True)
+    return await followed(service, [status.job_id], output)
 
 
 async def watched(job_ids: Sequence[str], config: ServiceConfig, output: Output) -> list[FineTuningJobStatusInfo]:

@@ -156,7 +156,7 @@ def describe(job: Job, waiting: Waiting | None = None) -> FineTuningJobStatusInf
 def _metrics(job: Job) -> Metrics | None:
     """Return what is known while the job goes on: `loss` is that of the last training steps.
 
-    The base's measures on the held-out data are `base_…`, the tuned model's so far `eval_…`, as transformers names them.
+    On the held-out data the base measures `base_…` and the tuned model so far `eval_…`, as transformers names them.
     """
     base = {f"base_{name}": value for name, value in (job.baseline or {}).items()}
     tuned = {f"eval_{name}": value for name, value in (job.tuned or {}).items()}

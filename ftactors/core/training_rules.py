@@ -14,6 +14,7 @@ from ftactors.core.schedule import eval_steps_of, evaluation_strategy_of
 RULES = Rules()
 
 _STRATEGY = ("hyperparameters.evaluation_strategy", "hyperparameters.eval_strategy")  # one field, by both its names
+_OF_ADAM = ("adam_beta1", "adam_beta2", "adam_epsilon")
 _VALIDATION = ("dataset_config.validation_split_name", "dataset_config.validation_split_ratio")
 _NEEDS_HELD_OUT_DATA = (
     "needs held-out data; set dataset_config.validation_split_name or dataset_config.validation_split_ratio"
@@ -64,6 +65,24 @@ def _one_warmup(config: FineTuningJobConfig) -> Iterator[ConfigProblem]:
         yield ConfigProblem("hyperparameters.warmup_ratio", message, value_of(training.warmup_ratio))
 
 
+@RULES.reads("hyperparameters.lr_scheduler_type", "hyperparameters.warmup_ratio", "hyperparameters.warmup_steps")
+def _a_warmup_is_done(config: FineTuningJobConfig) -> Iterator[ConfigProblem]:
+    training = config.hyperparameters
+    for name in ("warmup_ratio", "warmup_steps"):
+        if training.lr_scheduler_type == "constant" and (value := getattr(training, name)):
+            message = "has no effect with lr_scheduler_type 'constant'; choose 'constant_with_warmup', or leave it out"
+            yield ConfigProblem(f"hyperparameters.{name}", message, value_of(value))
+
+
+@RULES.reads("hyperparameters.optim", *(f"hyperparameters.{name}" for name in _OF_ADAM))
+def _adam_is_used(config: FineTuningJobConfig) -> Iterator[ConfigProblem]:
+    training = config.hyperparameters
+    for name in _OF_ADAM:
+        if training.optim in ("sgd", "adafactor") and asked(training, name):
+            message = f"has a meaning only with an Adam optimizer, and optim is {training.optim!r}; leave it out"
+            yield ConfigProblem(f"hyperparameters.{name}", message, value_of(getattr(training, name)))
+
+
 @RULES.reads("hyperparameters.save_steps", "hyperparameters.save_strategy")
 def _save_steps_are_used(config: FineTuningJobConfig) -> Iterator[ConfigProblem]:
     training = config.hyperparameters
@@ -105,6 +124,32 @@ for _name in ("eval_steps", "early_stopping_patience", "load_best_model_at_end",
     RULES.reads(f"hyperparameters.{_name}", *_VALIDATION)(partial(_needs_held_out_data, name=_name))
 for _name in ("early_stopping_patience", "load_best_model_at_end"):
     RULES.reads(f"hyperparameters.{_name}", *_STRATEGY)(partial(_needs_evaluations, name=_name))
+
+
+@RULES.reads("hyperparameters.early_stopping_threshold", "hyperparameters.early_stopping_patience")
+def _the_threshold_stops_something(config: FineTuningJobConfig) -> Iterator[ConfigProblem]:
+    training = config.hyperparameters
+    if training.early_stopping_threshold and training.early_stopping_patience is None:
+        message = "has a meaning only with early_stopping_patience; set that too, or leave it out"
+        yield ConfigProblem(
+            "hyperparameters.early_stopping_threshold", message, value_of(training.early_stopping_threshold)
+        )
+
+
+@RULES.reads(
+    "hyperparameters.metric_for_best_model",
+    "hyperparameters.load_best_model_at_end",
+    "hyperparameters.early_stopping_patience",
+    "evaluation_config.metrics",
+    *_VALIDATION,
+)
+def _the_best_metric_chooses_something(config: FineTuningJobConfig) -> Iterator[ConfigProblem]:
+    training, metric = config.hyperparameters, config.hyperparameters.metric_for_best_model
+    if metric is None or not config.dataset_config.has_validation or metric not in config.evaluation.metrics:
+        return  # the latter two are other rules'
+    if not training.load_best_model_at_end and training.early_stopping_patience is None:
+        message = "has a meaning only with load_best_model_at_end or early_stopping_patience; set one, or leave it out"
+        yield ConfigProblem("hyperparameters.metric_for_best_model", message, value_of(metric))
 
 
 @RULES.reads("hyperparameters.metric_for_best_model", "evaluation_config.metrics")

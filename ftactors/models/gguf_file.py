@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 from ftactors.core.errors import ModelImportError
+from ftactors.models.own_process import command_of, environment
 
 _MAGIC = b"GGUF"
 
@@ -24,20 +23,14 @@ def convert_gguf(source: Path, destination: Path) -> Path:
     if destination.exists():  # it appears complete or not at all
         return destination
     destination.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-P", "-m", "trainers.import_gguf", str(source), str(destination)]
+    command = command_of("trainers.import_gguf", str(source), str(destination))
     child = subprocess.run(  # noqa: S603 - our own module
-        command, capture_output=True, text=True, errors="replace", check=False, env=_environment()
+        command, capture_output=True, text=True, errors="replace", check=False, env=environment()
     )
     if child.returncode != 0 and not destination.exists():  # another process may have been faster
         said = child.stderr.strip().splitlines() or [f"exit status {child.returncode}"]
         raise ModelImportError(f"{source} cannot be converted to safetensors: {said[-1]}")
     return destination
-
-
-def _environment() -> dict[str, str]:
-    """Return our environment, with the place of our packages on the search path, where they need not be installed."""
-    here = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, here))}
 
 
 def _check(source: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,19 +182,32 @@ class LLMModelManager:
         for model in models:
             if model.model_id == model_id and model.source == held.source and held.revision in (None, model.revision):
                 return model
-        event = await asyncio.to_thread(self._imported, model_id, held, models)
-        imported: Model = await registry.ask("import_model", event)
+            if model.model_id == model_id and model.source != held.source:  # before anything is converted for it
+                raise ModelConflictError(
+                    f"model id {model_id!r} is registered for {model.source}, so it cannot be imported from {held}; "
+                    "choose another id, or delete that model first"
+                )
+        event, is_new = await asyncio.to_thread(self._imported, model_id, held, models)
+        try:
+            imported: Model = await registry.ask("import_model", event)
+        except ModelConflictError:  # such as with a job that has reserved the id
+            registered: list[Model] = await registry.ask("models")
+            if is_new and event.path not in {model.path for model in registered}:
+                await asyncio.to_thread(shutil.rmtree, event.path)
+            raise
         return imported
 
-    def _imported(self, model_id: str, held: _Held, models: list[Model]) -> ModelImported:
-        """Return the fact that registers what the source holds, once it is on disk."""
+    def _imported(self, model_id: str, held: _Held, models: list[Model]) -> tuple[ModelImported, bool]:
+        """Return the fact that registers what the source holds, and whether this call has made the files it names."""
         source, path = Path(held.source), held.source
-        is_gguf = source.suffix == ".gguf"
+        is_gguf, is_new = source.suffix == ".gguf", False
         if is_gguf:
             fingerprint = digest_of(source).rpartition(":")[2] if source.exists() else ""
-            path = str(convert_gguf(source, self._state_dir.expanduser() / "models" / model_id / fingerprint))
+            destination = self._state_dir.expanduser() / "models" / model_id / fingerprint
+            is_new = not destination.exists()
+            path = str(convert_gguf(source, destination))
         model = inspect_model(path, revision=held.revision, known=[model.model_id for model in models])
-        return ModelImported(
+        event = ModelImported(
             model_id=model_id,
             source=held.source,
             path=model.path,
@@ -203,6 +217,7 @@ class LLMModelManager:
             base=_name_of(model.base, models) if model.base else None,
             owned=is_gguf,
         )
+        return event, is_new
 
     def _hold(self, model_id: str, held: _Held) -> None:
         known = self._held.setdefault(_checked(model_id), held)

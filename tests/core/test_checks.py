@@ -20,6 +20,36 @@ BEST = {f"{HYPER}.load_best_model_at_end": True, **HELD_OUT}
             f"{HYPER}.warmup_ratio",
             "cannot be set together with warmup_steps (5)",
         ),
+        *(
+            (
+                {f"{HYPER}.{name}": value, f"{HYPER}.lr_scheduler_type": "constant"},
+                f"{HYPER}.{name}",
+                "no effect with lr_scheduler_type 'constant'; choose 'constant_with_warmup'",
+            )
+            for name, value in (("warmup_ratio", 0.1), ("warmup_steps", 5))
+        ),
+        *(
+            (
+                {f"{HYPER}.{name}": value, f"{HYPER}.optim": optim},
+                f"{HYPER}.{name}",
+                f"only with an Adam optimizer, and optim is '{optim}'",
+            )
+            for name, value, optim in (
+                ("adam_beta1", 0.8, "sgd"),
+                ("adam_beta2", 0.999, "adafactor"),
+                ("adam_epsilon", 1e-6, "sgd"),
+            )
+        ),
+        (
+            {f"{HYPER}.early_stopping_threshold": 0.1, **BEST},
+            f"{HYPER}.early_stopping_threshold",
+            "only with early_stopping_patience",
+        ),
+        (
+            {f"{HYPER}.metric_for_best_model": "loss", **HELD_OUT},
+            f"{HYPER}.metric_for_best_model",
+            "only with load_best_model_at_end or early_stopping_patience",
+        ),
         (
             {f"{HYPER}.save_steps": 50, f"{HYPER}.save_strategy": "epoch"},
             f"{HYPER}.save_steps",
@@ -183,6 +213,11 @@ def test_text_and_messages_are_said_to_exclude_each_other_by_both_columns():
         {"task_type": None, f"{DETAILS}.text_column": "t"},
         {"metadata": {"k" * 64: "v" * 512}},
         QLORA_8,
+        {f"{HYPER}.warmup_ratio": 0.1, f"{HYPER}.lr_scheduler_type": "constant_with_warmup"},
+        {f"{HYPER}.warmup_ratio": 0.0, f"{HYPER}.lr_scheduler_type": "constant"},
+        {f"{HYPER}.adam_beta1": 0.8, f"{HYPER}.optim": "adamw_bnb_8bit"},
+        {**BEST, f"{HYPER}.metric_for_best_model": "perplexity"},
+        {**HELD_OUT, f"{HYPER}.early_stopping_patience": 2, f"{HYPER}.early_stopping_threshold": 0.1},
     ],
 )
 def test_what_goes_together_is_accepted(changes):
@@ -190,6 +225,8 @@ def test_what_goes_together_is_accepted(changes):
 
 
 def test_a_default_that_a_dump_spells_out_was_not_asked_for():
-    dumped = FineTuningJobConfig(**job({f"{HYPER}.save_strategy": "epoch", **QLORA_8})).model_dump()
+    dumped = FineTuningJobConfig(
+        **job({f"{HYPER}.save_strategy": "epoch", f"{HYPER}.optim": "sgd", **QLORA_8})
+    ).model_dump()
 
     assert problems({path: dumped[path] for path in VALID.keys() | {"hyperparameters"}}) == ()

@@ -1,6 +1,7 @@
 """Base models registered once, and found again by id."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,9 @@ from ftactors.core.errors import (
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.state import State
 from ftactors.models import LLMModelManager
+from ftactors.models import manager as manager_module
 from ftactors.runtime.whoami import whoami
+from tests.core import histories as h
 from tests.model_dirs import GPT2_CONFIG, write_adapter, write_model
 
 
@@ -223,3 +226,34 @@ async def test_a_gguf_file_that_is_not_there_is_refused(rules, tmp_path):
 
     with pytest.raises(ModelImportError, match="cannot be read: No such file"):
         await manager.import_model("tiny", tmp_path / "model.gguf")
+
+
+def convert_at_once(_: Path, destination: Path) -> Path:
+    """Write a model where one that was converted belongs, in no process."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    return destination if destination.exists() else write_model(destination)
+
+
+async def test_an_id_of_another_model_is_refused_before_anything_is_done_for_it(rules, model, tmp_path):
+    manager = await attached(rules, {"gpt2": model})
+
+    with pytest.raises(ModelConflictError, match=r"'gpt2' is registered for .*; choose another id"):
+        await manager.import_model("gpt2", tmp_path / "that-would-be-converted.gguf")
+
+
+@pytest.mark.parametrize("was_there", [True, False])
+async def test_what_was_converted_for_an_id_that_is_taken_is_deleted_again(rules, tmp_path, monkeypatch, was_there):
+    monkeypatch.setattr(manager_module, "convert_gguf", convert_at_once)
+    (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
+    scheduler, manager = Scheduler(), LLMModelManager()
+    await manager.attach(scheduler, rules)
+    (kept,) = [await manager.import_model("tuned", tmp_path / "tiny.gguf")] if was_there else [None]
+    if kept:
+        await manager.delete_model("tuned")
+    scheduler.state.apply(scheduler.state.recorded(h.submitted(new_model_id="tuned"), at=0.0))
+
+    with pytest.raises(ModelConflictError, match="is reserved by job 'ftjob-1'"):
+        await manager.import_model("tuned", tmp_path / "tiny.gguf")
+
+    converted = [*(tmp_path / "state" / "models" / "tuned").iterdir()]
+    assert [str(path) for path in converted] == ([kept.path] if kept else [])

@@ -83,3 +83,18 @@ def test_what_cannot_be_accepted_is_told_by_exit_codes(run: Run, job: Callable[.
     assert "no-such-model" in unknown.stderr
     assert "Traceback" not in invalid.stderr + unknown.stderr
     assert run("list").stdout == ""
+
+
+def test_what_waits_for_a_job_prints_nothing_but_the_answer(
+    run: Run, job: Callable[..., dict[str, Any]], tmp_path: Path
+):
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(job()))
+    submit = ("submit", str(file), "--wait", "--idempotency-key", "once")
+    as_json = run(*submit, "--json")
+    in_a_pipe = run(*submit)
+
+    statuses = [json.loads(line) for line in as_json.stdout.splitlines()]
+    assert (as_json.returncode, statuses[-1]["status"]) == (ExitCode.OK, "completed"), as_json.stderr
+    assert (in_a_pipe.returncode, in_a_pipe.stdout) == (ExitCode.OK, f"{statuses[0]['job_id']}\n"), in_a_pipe.stderr
+    assert f"{statuses[0]['job_id']} completed" in in_a_pipe.stderr
