@@ -7,7 +7,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 
-from ftactors.core.errors import JobExecutionError
+from ftactors.core.errors import DatasetError, JobExecutionError
 from ftactors.core.work import LAST_WORDS, AnyWord, Failed, Prepared, Work
 from ftactors.runtime.child import Child
 from ftactors.submission import Submission
@@ -34,7 +34,8 @@ async def preview(submission: Submission) -> JobPreview:
         word = await _prepare(_work(submission, directory))
     if not isinstance(word, Prepared):
         told = word if isinstance(word, Failed) else Failed(error_type="stopped", message="the preparation was stopped")
-        raise JobExecutionError(told.message, told.hint)
+        kind = DatasetError if told.error_type == DatasetError.error_type else JobExecutionError
+        raise kind(told.message, told.hint)
     hyper = submission.config.hyperparameters
     batch = hyper.per_device_train_batch_size * hyper.gradient_accumulation_steps
     rows = word.counts.get("train_rows", 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from functools import cached_property
 from glob import glob, has_magic
 from pathlib import Path
@@ -128,6 +129,9 @@ def _what_is_there(path: Path, asked: DataFormat | None) -> str:
         wrong = "matches no file" if has_magic(str(path)) else "does not exist"
     names = sorted(entry.name + "/" * entry.is_dir() for entry in parent.iterdir())
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    close = get_close_matches(path.name, names, n=3, cutoff=0.6)
+    if close and parent == path.parent:
+        return f"{path}: {wrong}; did you mean {' or '.join(map(repr, close))}?"
     return f"{path}: {wrong}; {parent} holds {', '.join(names[:_MOST_NAMES]) or 'nothing'}{more}"
 
 

@@ -79,6 +79,10 @@ def _lines(path: Path) -> Iterator[str]:
                 raise DatasetError(f"{path}:{number}: {reason}") from error
 
 
+def _not_json(path: Path, line: int, column: int, error: json.JSONDecodeError) -> DatasetError:
+    return DatasetError(f"{path}:{line}: is not JSON: {error.msg.removesuffix(' at')} at column {column}")
+
+
 def _jsonl(path: Path) -> Iterator[Row]:
     for number, line in enumerate(_lines(path), start=1):
         if line.isspace():
@@ -86,7 +90,7 @@ def _jsonl(path: Path) -> Iterator[Row]:
         try:
             values = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DatasetError(f"{path}:{number}: is not JSON: {error.msg} at column {error.pos + 1}") from error
+            raise _not_json(path, number, error.pos + 1, error) from error
         except RecursionError as error:
             raise DatasetError(f"{path}:{number}: is not JSON that can be read: {error}") from error
         if not isinstance(values, dict):
@@ -103,7 +107,7 @@ def _json(path: Path) -> Iterator[Row]:
     try:
         rows = json.loads("".join(_lines(path)))
     except json.JSONDecodeError as error:
-        raise DatasetError(f"{path}:{error.lineno}: is not JSON: {error.msg} at column {error.colno}") from error
+        raise _not_json(path, error.lineno, error.colno, error) from error
     except RecursionError as error:
         raise DatasetError(f"{path}: is not JSON that can be read: {error}") from error
     for number, values in enumerate(rows, start=1):

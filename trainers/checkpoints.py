@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from ftactors.core.events import CheckpointRef
-from trainers.durable import commit, digest_of
-from trainers.tally import TALLY_FILE
+from trainers.durable import commit, digest_of, sizes_of
+from trainers.tally import Tally
 
 
 class Checkpoints:
@@ -102,5 +104,9 @@ def resumption(wanted: CheckpointRef | None, others: Sequence[str]) -> Resumptio
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Return whether a checkpoint is there; only one that is being deleted lacks files."""
-    return (checkpoint / TALLY_FILE).is_file()
+    """Return whether a checkpoint has all its files, each of the size that it was written with."""
+    try:
+        written = Tally.load(checkpoint).files
+    except (OSError, ValidationError):
+        return False
+    return written.items() <= sizes_of(checkpoint).items()

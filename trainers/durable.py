@@ -22,6 +22,11 @@ def digest_of(directory: Path) -> str:
     return digest.hexdigest()
 
 
+def sizes_of(directory: Path) -> dict[str, int]:
+    """Return the sizes in bytes of all files below a directory, by their names in it."""
+    return {path.relative_to(directory).as_posix(): path.stat().st_size for path in _files(directory)}
+
+
 def commit(staged: Path, final: Path) -> str:
     """Make a staged directory durable, give it its final name, and return its digest.
 

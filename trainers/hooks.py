@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
+from transformers.trainer_utils import IntervalStrategy
 
 from trainers.evaluation import finite
 
@@ -19,13 +20,17 @@ class Hooks(TrainerCallback):
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
+        self._is_begun = False
         self._began_at = 0.0
         self._busy_s = 0.0
         self._seen_tokens = 0
         self._learning_rate = 0.0
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Say that training begins, and how many steps it has."""
+        """Say that training begins, and how many steps it has: once, though a resumed run may evaluate before it."""
+        if self._is_begun:
+            return
+        self._is_begun = True
         state, conduct = self._loop.state, self._loop.conduct
         conduct.reporter.begin(
             "training", total_steps=state.max_steps, warnings=conduct.resumption.warnings, step=state.global_step
@@ -57,6 +62,7 @@ class Hooks(TrainerCallback):
         """Tell how far training is; checkpoint where that is due by the clock; obey an order to stop."""
         self._busy_s += time.monotonic() - self._began_at
         self._tell()
+        self._loop.conduct.tally.owes_evaluation = self._is_evaluation_due()
         if time.monotonic() - self._loop.checkpointed_at >= self._loop.conduct.checkpoint_every_s:
             self._loop.control.should_save = True
         if self._loop.stopped:
@@ -66,6 +72,13 @@ class Hooks(TrainerCallback):
         """Obey an order to stop: nothing is evaluated or saved for the epoch's end."""
         if self._loop.stopped:
             self._loop.obey()
+
+    def _is_evaluation_due(self) -> bool:
+        """Return whether this step is evaluated: now, or at the end of the epoch, which comes after a checkpoint."""
+        state, control = self._loop.state, self._loop.control
+        ends_epoch = control.should_training_stop or float(state.epoch or 0).is_integer()
+        at_end = self._loop.args.eval_strategy == IntervalStrategy.EPOCH and ends_epoch
+        return control.should_evaluate or at_end
 
     def _tell(self) -> None:
         """Take note of how far training is."""

@@ -19,6 +19,9 @@ from ftactors.core.errors import UnsupportedModelError
 from ftactors.core.events import ModelRef
 from trainers.tokenizer import load_tokenizer
 
+_LOADED_DTYPE = "loaded_dtype"
+"""A parameter's attribute, which it keeps within any other module: the type before `cast` first saw it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Base:
@@ -41,7 +44,7 @@ def base_of(ref: ModelRef, merged: Path) -> Base:
     if ref.kind == "full":
         return _named(ref)
     model = _merged(ref)
-    cast(model, saved_dtype(model.config))
+    restore(model)
     model.save_pretrained(merged)
     load_tokenizer(ref).save_pretrained(merged)
     return Base(model_id=ref.model_id, path=str(merged), is_merged=True)
@@ -81,20 +84,39 @@ def load_model(
     return model
 
 
+def load_adapter(model: PreTrainedModel, ref: ModelRef, *, is_trainable: bool = False) -> PeftModel:
+    """Return a model with an adapter on it: one of the hub at its revision, which nothing else has."""
+    options: dict[str, Any] = {} if ref.revision is None else {"revision": ref.revision}
+    adapted: PeftModel = PeftModel.from_pretrained(model, ref.path, is_trainable=is_trainable, **options)
+    return adapted
+
+
 def saved_dtype(config: PretrainedConfig) -> torch.dtype:
     """Return the type that a loaded model's weights were saved in."""
     return config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
 
 
 def cast(model: PreTrainedModel | PeftModel, dtype: torch.dtype) -> None:
-    """Turn a model's weights to another type, in place.
+    """Turn a model's weights to another type, in place; `restore` undoes it.
 
     Buffers, and weights that are not in the model's own type, stay: they are kept in fp32 for a reason.
     """
     own: torch.dtype = model.dtype
     for parameter in model.parameters():
+        if not hasattr(parameter, _LOADED_DTYPE):
+            setattr(parameter, _LOADED_DTYPE, parameter.dtype)
         if parameter.dtype == own:
             parameter.data = parameter.data.to(dtype)
+
+
+def restore(model: PreTrainedModel | PeftModel) -> None:
+    """Turn a model's weights back to the types that each of them was loaded in, in place.
+
+    Those that took the place of others, as an adapter's `modules_to_save` do, get the type of the model.
+    """
+    own = saved_dtype(model.config)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(getattr(parameter, _LOADED_DTYPE, own))
 
 
 def release(model: torch.nn.Module) -> None:
@@ -124,5 +146,5 @@ def _merged(ref: ModelRef) -> PreTrainedModel:
         return load_model(_named(ref), dtype=torch.float32, device=torch.device("cpu"))
     if ref.base is None:
         raise UnsupportedModelError(f"{ref.model_id} in {ref.path} is an adapter, but its base model is not known")
-    merged: PreTrainedModel = PeftModel.from_pretrained(_merged(ref.base), ref.path).merge_and_unload()
+    merged: PreTrainedModel = load_adapter(_merged(ref.base), ref).merge_and_unload()
     return merged

@@ -57,7 +57,7 @@ class Loop(SFTTrainer):
         self.conduct = conduct
         self.latest: tuple[int, Evaluation] | None = None
         """The last evaluation, and its step."""
-        self.saved_step = conduct.tally.step
+        self.saved_step, self._saved_path = conduct.tally.step, conduct.resumption.path
         self.checkpointed_at = time.monotonic()
         self.grad_norm = 0.0
         self.seen_tokens = 0
@@ -95,23 +95,31 @@ class Loop(SFTTrainer):
         """
         self.conduct.reporter.check_stop()
         checkpoint = self.conduct.resumption.path
-        if checkpoint is None or not self._was_done(checkpoint):
+        if checkpoint is None or not self._is_done(checkpoint):
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         self.conduct.reporter.end()
         self.conduct.reporter.check_stop()
 
-    def _was_done(self, checkpoint: Path) -> bool:
+    def _is_done(self, checkpoint: Path) -> bool:
         """Return whether a checkpoint is that of the last step; if so, its weights are loaded and training is over.
 
-        Resumed at the last step, transformers would train one more.
+        Resumed at the last step, transformers would train one more. An evaluation that the checkpoint owes comes first:
+        it may be the best, or the last.
+
+        Raises:
+            Stop: an order to stop came within that evaluation.
         """
-        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-        if state.global_step < state.max_steps and not self.conduct.criterion.gives_up(self.conduct.tally):
+        conduct, state = self.conduct, TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        is_last = state.global_step >= state.max_steps
+        if not (is_last or conduct.tally.owes_evaluation or conduct.criterion.gives_up(conduct.tally)):
             return False
         self.state = state
         self._load_from_checkpoint(str(checkpoint))
         self._hooks.on_train_begin()
-        return True
+        if conduct.tally.owes_evaluation:
+            self.evaluate()
+            conduct.reporter.check_stop()
+        return is_last or conduct.criterion.gives_up(conduct.tally)
 
     def load_best(self) -> bool:
         """Go back to the best model, and return whether that is another than the last."""
@@ -182,6 +190,11 @@ class Loop(SFTTrainer):
             )
         super().log(logs, start_time)
 
+    def save(self) -> None:
+        """Write a checkpoint of a training that has ended, unless there is one of its last step."""
+        if not self.is_saved:
+            self._save_checkpoint(self.tuned, trial=None)
+
     def obey(self) -> None:
         """End training at an order to stop, after a checkpoint if it wants one."""
         order = self.conduct.reporter.stop_order
@@ -197,9 +210,12 @@ class Loop(SFTTrainer):
         """Keep the best model, and give up where there was none for long."""
         conduct = self.conduct
         self.latest = (step, evaluation)
-        is_best = conduct.criterion.judge(conduct.tally, step, evaluation.value(conduct.criterion.metric))
+        tally, conduct.tally.owes_evaluation = conduct.tally, False
+        is_best = conduct.criterion.judge(tally, step, evaluation.value(conduct.criterion.metric))
         if is_best and conduct.keeps_best:
             self.control.should_save = True
+        if is_best and tally.best is not None and step == self.saved_step and self._saved_path is not None:
+            tally.best.path = str(self._saved_path)  # the clock or the end of an attempt was before the evaluation
         if conduct.criterion.gives_up(conduct.tally):
             print(f"no improvement in {conduct.criterion.patience} evaluations: training ends", flush=True)  # noqa: T201
             self.control.should_training_stop = True
@@ -221,7 +237,7 @@ class Loop(SFTTrainer):
         conduct.reporter.say(
             CheckpointWritten(stage=conduct.reporter.stage, step=step, path=str(final), digest=digest, pruned=pruned)
         )
-        self.saved_step, self.checkpointed_at = step, time.monotonic()
+        self.saved_step, self._saved_path, self.checkpointed_at = step, final, time.monotonic()
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> float:
         """Return the norm of the gradients before they were clipped, and keep it."""

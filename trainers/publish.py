@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from ftactors.core.errors import JobExecutionError
-from ftactors.core.events import Metrics, RegistrarRef
+from ftactors.core.events import PublishedModel, RegistrarRef
 from trainers.durable import commit
-from trainers.loading import Base, cast, load_model, release
+from trainers.loading import Base, load_model, release, restore
 from trainers.subject import Subject
 
 
@@ -55,16 +56,16 @@ def publish(subject: Subject, model: PreTrainedModel | PeftModel, final: Path) -
     return commit(staged, final)
 
 
-def register(registrar: RegistrarRef, *, job_id: str, path: Path, model_id: str, metrics: Metrics) -> None:
+def register(registrar: RegistrarRef, job_id: str, model: PublishedModel) -> None:
     """Tell a model manager of the user's own about the model. It may be told again, with the same job's id."""
     module, _, name = registrar.path.partition(":")
-    manager: Any = getattr(import_module(module), name)(**registrar.arguments)
-    manager.register(job_id, path=str(path), model_id=model_id, metrics=metrics)
+    manager: Any = attrgetter(name)(import_module(module))(**registrar.arguments)
+    manager.register(job_id, model)
 
 
 def _save_full(model: PreTrainedModel, staged: Path, subject: Subject) -> None:
-    """Write a full model in its base's type and with its base's configuration, for training turns the cache off."""
-    cast(model, subject.saved_dtype)
+    """Write a full model in its base's types and with its base's configuration, for training turns the cache off."""
+    restore(model)
     model.config = subject.config
     if subject.generation_config is not None:
         model.generation_config = subject.generation_config
@@ -116,7 +117,9 @@ def _loaded_adapter(directory: Path, base: Base) -> PeftModel:
         adapter.base_model_name_or_path = base.path
     saved, loaded = load_file(directory / "adapter_model.safetensors"), get_peft_model_state_dict(model)
     strange = saved.keys() ^ loaded.keys()
-    strange |= {name for name in saved.keys() & loaded.keys() if not torch.equal(saved[name], loaded[name])}
+    for name in saved.keys() & loaded.keys():
+        if not torch.equal(saved[name].to(loaded[name].dtype), loaded[name]):  # whole modules get the base's type
+            strange.add(name)
     if strange:
         raise PublishError(f"the adapter in {directory} does not fit its base in {base.path}: {sorted(strange)}")
     return model

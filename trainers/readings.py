@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from trainers.shapes import Messages, PromptCompletion, Text
 
-ROLES = ("system", "user", "assistant", "tool")
+ROLES = ("system", "user", "assistant")
 
 
 class UnusableError(Exception):
@@ -57,6 +57,8 @@ def _turn(message: object) -> Turn:
         keys = ", ".join(map(repr, message)) if isinstance(message, dict) else type(message).__name__
         raise UnusableError(f"has a message without 'role' and 'content' (it has {keys})")
     role, content = message["role"], message.get("content")
+    if role == "tool" or message.get("tool_calls"):  # a turn without its calls would teach to answer without them
+        raise UnusableError("has tool_calls, which are not trained on in this version")
     if role not in ROLES:
         raise UnusableError(f"has a message of the role {role!r}; known are {', '.join(ROLES)}")
     if not isinstance(content, str) or (role == "assistant" and not content.strip()):

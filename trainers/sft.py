@@ -11,17 +11,18 @@ from transformers.utils import logging as transformers_logging
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from ftactors.core.config import Metric, TrainingHyperparameters
-from ftactors.core.errors import DatasetLostError
-from ftactors.core.events import Metrics, Stage
+from ftactors.core.errors import DatasetLostError, DeviceError
+from ftactors.core.events import Metrics, PublishedModel, Stage
 from ftactors.core.session import Session, Stop
 from ftactors.core.work import Evaluated, Published, Stopped, Work
 from trainers.arguments import precision_of, sft_config
 from trainers.base import BaseTrainer
 from trainers.chat import PLAIN_CHAT_TEMPLATE
 from trainers.checkpoints import Checkpoints, resumption
+from trainers.continuation import ignored
 from trainers.encode import load_prepared
 from trainers.evaluation import Evaluation, HeldOut, finite
-from trainers.loading import cast
+from trainers.loading import cast, restore
 from trainers.loop import Conduct, Loop
 from trainers.publish import publish, register
 from trainers.reporting import Reporter
@@ -35,6 +36,11 @@ class SftTrainer(BaseTrainer):
 
     def __init__(self, work: Work, session: Session) -> None:
         super().__init__(work, session)
+        if work.uses_gpu and not torch.cuda.is_available():
+            raise DeviceError(
+                f"a GPU is set aside for this attempt, but torch {torch.__version__} sees none on this node",
+                hint="install torch's CUDA build on every node with a GPU, or ask for resources.num_gpus=0",
+            )
         asked = TrainingHyperparameters(**{**dict(work.config.hyperparameters), **work.overrides})
         self._config = work.config.model_copy(update={"hyperparameters": asked})
         self._asked = asked
@@ -55,9 +61,19 @@ class SftTrainer(BaseTrainer):
         try:
             return self._run(splits["train"], splits.get("validation"))
         except Stop:
-            order = self.session.stop_order
-            is_saved = self._loop is None or self._loop.is_saved
-            return Stopped(clean=is_saved and order is not None and order.save)
+            return self._stopped(self._loop)
+
+    def _stopped(self, loop: Loop | None) -> Stopped:
+        """Return the word of an attempt that stops, after a checkpoint if the order wants one and there is none yet.
+
+        After training the weights in memory may be the best ones, or rounded as they will be published. A checkpoint of
+        them serves as well: what resumes from it loads the best, and rounds, again.
+        """
+        order = self.session.stop_order
+        saves = order is not None and order.save
+        if saves and loop is not None:
+            loop.save()
+        return Stopped(clean=saves and (loop is None or loop.is_saved))
 
     def _plan(self, splits: dict[str, Dataset]) -> list[Stage]:
         """Return the stages of this attempt."""
@@ -69,7 +85,8 @@ class SftTrainer(BaseTrainer):
         return plan
 
     def _run(self, rows: Dataset, held_out_rows: Dataset | None) -> Published:
-        self._reporter.begin("loading", warnings=self._precision.warnings)
+        warnings = (*self._precision.warnings, *ignored(self._config, self.work.base))
+        self._reporter.begin("loading", warnings=warnings)
         subject = load_subject(
             self._config,
             self.work.base,
@@ -154,7 +171,7 @@ class SftTrainer(BaseTrainer):
         is_last = not loop.load_best()
         saved_as = subject.saved_dtype
         if self._config.fine_tuning_technique.method == "full" and loop.tuned.dtype != saved_as:
-            cast(loop.tuned, saved_as)
+            restore(loop.tuned)
             cast(loop.tuned, self._precision.weights_dtype)  # rounded, and as fast to compute with as before
             is_last = False
         held_out = loop.conduct.held_out
@@ -181,20 +198,21 @@ class SftTrainer(BaseTrainer):
         loop.optimizer = loop.lr_scheduler = None  # their memory is needed to try the model
         path = self._attempt_dir / "model"
         digest = publish(subject, loop.tuned, path)
-        if self.work.registrar is not None:
-            register(
-                self.work.registrar,
-                job_id=self.work.job_id,
-                path=path,
-                model_id=self._config.new_model_id,
-                metrics=metrics,
-            )
-        loop.conduct.checkpoints.delete_pruned()
-        return Published(
+        model = PublishedModel(
+            id=self._config.new_model_id,
             path=str(path),
             digest=digest,
             kind="full" if self._config.fine_tuning_technique.method == "full" else "adapter",
             base=subject.ref,
+        )
+        if self.work.registrar is not None:
+            register(self.work.registrar, self.work.job_id, model)
+        loop.conduct.checkpoints.delete_pruned()
+        return Published(
+            path=model.path,
+            digest=model.digest,
+            kind=model.kind,
+            base=model.base,
             metrics=metrics,
             trained_tokens=loop.conduct.tally.train.tokens,
         )

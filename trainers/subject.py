@@ -14,7 +14,7 @@ from ftactors.core.config import FineTuningJobConfig, LoRAParams, QLoRAParams
 from ftactors.core.errors import UnsupportedModelError
 from ftactors.core.events import ModelRef
 from trainers.arguments import Precision, lora_config, quantization_config
-from trainers.loading import Base, base_of, load_model, saved_dtype
+from trainers.loading import Base, base_of, load_adapter, load_model, saved_dtype
 from trainers.tokenizer import load_tokenizer
 
 
@@ -55,7 +55,7 @@ def load_subject(
     base = base_of(below, merged)
     model = load_model(base, dtype=precision.weights_dtype, device=device, quantization=quantization)
     kept = copy.deepcopy(model.config), copy.deepcopy(model.generation_config)
-    continued = model if below is ref else PeftModel.from_pretrained(model, ref.path, is_trainable=True)
+    continued = model if below is ref else load_adapter(model, ref, is_trainable=True)
     return Subject(below, base, continued, load_tokenizer(ref), *kept)
 
 

@@ -9,6 +9,7 @@ from typing import Self
 from pydantic import BaseModel, Field
 
 from ftactors.core.config import Metric
+from trainers.durable import sizes_of
 
 TALLY_FILE = "ftactors.json"
 """Its name within a checkpoint; written last."""
@@ -57,6 +58,11 @@ class Tally(BaseModel):
     """Those since the last log line."""
     best: Best | None = None
     evaluations_without_improvement: int = 0
+    owes_evaluation: bool = False
+    """Whether an evaluation is due at this step and has not been judged: a resumed run makes up for it first."""
+
+    files: dict[str, int] = Field(default_factory=dict)
+    """The sizes in bytes of all other files of the checkpoint."""
 
     def add(self, loss: float, tokens: int) -> None:
         """Count tokens trained on, and the sum of their losses."""
@@ -65,6 +71,7 @@ class Tally(BaseModel):
 
     def save(self, checkpoint: Path) -> None:
         """Write the tally into a checkpoint."""
+        self.files = sizes_of(checkpoint)
         (checkpoint / TALLY_FILE).write_text(self.model_dump_json(), encoding="utf-8")
 
     @classmethod

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, is_offline_mode
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ftactors.core.errors import UnsupportedModelError
@@ -20,7 +21,7 @@ def load_tokenizer(base: ModelRef) -> PreTrainedTokenizerBase:
     Raises:
         UnsupportedModelError: it has no tokenizer that can encode data: a fast one with an end-of-sequence token.
     """
-    if base.base is not None and not any((Path(base.path) / name).is_file() for name in _FILES):
+    if base.base is not None and not any(_has(base, name) for name in _FILES):
         return load_tokenizer(base.base)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
@@ -43,6 +44,29 @@ def load_tokenizer(base: ModelRef) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def _has(model: ModelRef, name: str) -> bool:
+    """Return whether a model, in a directory or on the hub, has a file of this name.
+
+    Raises:
+        UnsupportedModelError: the hub cannot be asked.
+    """
+    if model.source == "directory" or Path(model.path).is_dir():
+        return (Path(model.path) / name).is_file()
+    try:
+        hf_hub_download(model.path, name, revision=model.revision)
+    except EntryNotFoundError as error:
+        if not isinstance(error, LocalEntryNotFoundError) or is_offline_mode():
+            return False
+        raise _not_fetched(name, model, error) from error
+    except (OSError, ValueError) as error:
+        raise _not_fetched(name, model, error) from error
+    return True
+
+
+def _not_fetched(name: str, model: ModelRef, error: Exception) -> UnsupportedModelError:
+    return UnsupportedModelError(f"{name} of {model.path!r} cannot be fetched from the hub: {error}")
+
+
 def pinned(base: ModelRef) -> ModelRef:
     """Return a model of the hub at the revision that its default branch has now; any other as it is."""
     if base.source != "hub":
@@ -51,7 +75,7 @@ def pinned(base: ModelRef) -> ModelRef:
     try:
         snapshot = Path(hf_hub_download(base.path, name, revision=base.revision)).parent
     except (OSError, ValueError) as error:
-        raise UnsupportedModelError(f"{name} of {base.path!r} cannot be fetched from the hub: {error}") from error
+        raise _not_fetched(name, base, error) from error
     return base.model_copy(update={"revision": snapshot.name})
 
 

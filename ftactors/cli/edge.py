@@ -10,9 +10,11 @@ import typer
 
 from ftactors.core.errors import (
     ConfigurationError,
+    DatasetError,
     FtactorsError,
     JobExecutionError,
     JobNotFoundError,
+    ModelImportError,
     ModelNotFoundError,
 )
 
@@ -31,7 +33,7 @@ class ExitCode(IntEnum):
 MEANINGS = {
     ExitCode.OK: "it is done",
     ExitCode.JOB_FAILED: "the job that was waited for failed or was cancelled",
-    ExitCode.INVALID: "the command line or a configuration is invalid; all problems are listed",
+    ExitCode.INVALID: "the command line, a configuration or data is invalid; all problems are listed",
     ExitCode.NOT_FOUND: "there is no such job, model or log",
     ExitCode.UNAVAILABLE: "the service cannot be reached, or refused; any other error",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
@@ -45,7 +47,7 @@ class LogNotFoundError(FtactorsError):
 def exit_code_of(error: FtactorsError) -> ExitCode:
     """Return the exit code that tells a script about an error."""
     match error:
-        case ConfigurationError():
+        case ConfigurationError() | DatasetError() | ModelImportError():
             return ExitCode.INVALID
         case JobNotFoundError() | ModelNotFoundError() | LogNotFoundError():
             return ExitCode.NOT_FOUND

@@ -18,6 +18,7 @@ from ftactors.runtime.client import SchedulerClient, disconnect_from_ray, join_r
 from ftactors.runtime.desk import Hello
 
 NOT_RUNNING = "no service is running: the job goes on at the next start"
+PAUSED = "the job is paused, and no service is running; `ftactors resume` lets it go on"
 
 
 class Reading(Protocol):
@@ -92,7 +93,10 @@ class LogReading:
         status = self._state.describe(job_id)
         if status is None:
             raise JobNotFoundError(f"there is no job {job_id!r} in the log")
-        return status if status.is_terminal else status.model_copy(update={"wait_reason": NOT_RUNNING})
+        if status.is_terminal:
+            return status
+        reason = PAUSED if status.status is JobStatus.PAUSED else NOT_RUNNING
+        return status.model_copy(update={"wait_reason": reason})
 
     async def jobs(self, status: JobStatus | None, limit: int, offset: int) -> list[FineTuningJobStatusInfo]:
         """Return a page of jobs, newest first."""

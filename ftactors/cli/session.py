@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from ftactors.cli.output import Output
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.status import JobStatus
@@ -42,10 +44,13 @@ async def service_for(config: ServiceConfig, *, stays: bool) -> AsyncIterator[LL
         stays: Whether it is left running on a cluster where the command made it, too.
     """
     from ftactors.models import LLMModelManager
+    from ftactors.runtime.client import ray_address
     from ftactors.service import LLMFineTuningService
 
     service = LLMFineTuningService(LLMModelManager(), config)
     await service.start()
+    if not service.owns_ray:
+        typer.echo(f"joined the Ray cluster at {ray_address()}", err=True)
     try:
         yield service
     finally:

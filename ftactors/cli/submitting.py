@@ -11,7 +11,7 @@ from typing import Any
 from ftactors.cli.lines import progress_line
 from ftactors.cli.output import Output
 from ftactors.cli.reading import open_reading
-from ftactors.cli.session import service_for, service_meanwhile
+from ftactors.cli.session import service_for, service_meanwhile, tell_what_goes_on
 from ftactors.cli.watching import follow, show_ending
 from ftactors.core.errors import ServiceError
 from ftactors.core.service_config import ServiceConfig
@@ -50,6 +50,7 @@ async def submitted(ask: Ask, config: ServiceConfig, output: Output) -> list[Fin
         ServiceError: there is no cluster where the job could go on by itself, but that was asked for.
     """
     asked = read_job_file(ask.job)
+    await tell_what_goes_on(await open_reading(config), output)
     async with service_for(config, stays=True) as service:
         return await submit_to(service, asked, ask, output)
 

@@ -95,7 +95,9 @@ def why_held_back(job: Job, alive: Mapping[str, int], now: float) -> str | None:
     if job.retry_at > now:
         return f"attempt {job.attempts} failed; the next one starts in {job.retry_at - now:.0f} s"
     if job.job_id in alive:
-        return f"the trainer of attempt {alive[job.job_id]} has not ended yet; the next attempt starts once it has"
+        if job.phase is Phase.READY and alive[job.job_id] == job.attempts and job.failed_train == 0:
+            return "its turn comes as soon as the process of its last attempt is gone"
+        return f"the process of attempt {alive[job.job_id]} is not gone yet; the next attempt starts once it is"
     return None
 
 

@@ -125,6 +125,13 @@ class UnsupportedModelError(JobExecutionError):
     error_type = "unsupported_model"
 
 
+class DeviceError(JobExecutionError):
+    """The device that was set aside cannot be used; another node's may."""
+
+    error_type = "no_gpu"
+    retryable = True
+
+
 class IllegalEventError(FtactorsError):
     """The table of transitions has no entry for this phase and event."""
 

@@ -75,6 +75,8 @@ class _Queue(Mapping[str, Waiting]):
 
     def _reason(self, job: Job) -> str:
         if not self._state.places:
+            if job.paused:
+                return "the job is paused, and the service is stopped; resume it to let it go on"
             return "the service is stopped; the job goes on at the next start"
         held_back = why_held_back(job, self._alive, self._now)
         if held_back is not None:

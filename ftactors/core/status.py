@@ -72,6 +72,9 @@ class FineTuningJobStatusInfo(BaseModel):
     run_dir: str
 
     attempt: int = 0
+    """The number of the newest attempt: preparing the data is one, and so is going on after a pause or a stop."""
+    failed_attempts: int = 0
+    """Those of its present purpose, to prepare or to train, that failed and count against `max_attempts`."""
     max_attempts: int = 3
     node: str | None = None
     devices: list[str] = Field(default_factory=list)
@@ -142,6 +145,7 @@ def describe(job: Job, waiting: Waiting | None = None) -> FineTuningJobStatusInf
         output_model_path=job.model.path if job.model else None,
         run_dir=job.submitted.run_dir,
         attempt=job.attempts,
+        failed_attempts=job.failed_train if job.dataset else job.failed_prepare,
         max_attempts=config.get("max_attempts", 3),
         queue_position=waiting.position if waiting else None,
         wait_reason=waiting.reason if waiting else None,

@@ -67,7 +67,7 @@ def inspect_model(path_or_id: str, *, revision: str | None = None, known: Collec
     try:
         return _inspect_on_hub(path_or_id, revision)
     except hub.NotOnHubError as error:
-        raise _not_found(path_or_id, [*tried, f"it {error}"]) from error
+        raise _not_found(path_or_id, [*tried, f"it {error}"]) from None  # the message says all that its causes do
 
 
 def _not_found(asked: str, tried: list[str]) -> ModelNotFoundError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ _PATIENCE_S = 60.0
 """How long a scheduler that restarts is waited for."""
 _RETRY_S = 0.2
 _DEATH_S = 10.0
+_ANSWER_S = 5.0
 _HEAD: dict[str, float] = {"node:__internal_head__": 0.001}
 
 
@@ -54,11 +56,25 @@ def join_ray(address: str | None, namespace: str) -> bool:
         namespace: The namespace of actors.
     """
     if not ray.is_initialized():
+        if not _answers(address):  # Ray itself would try for minutes, and then end this process
+            return False
         try:
             ray.init(address=address or "auto", **_options(namespace))
         except ConnectionError:
             return False
         _log_messages_of_ray()
+    return True
+
+
+def _answers(address: str | None) -> bool:
+    """Return False where the address is a host and a port, and nothing listens there."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        return True
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+    except OSError:
+        return False
     return True
 
 
@@ -75,6 +91,11 @@ def _log_messages_of_ray() -> None:
 def _options(namespace: str) -> dict[str, Any]:
     """Return what Ray is told in either case; its warnings are about how we call it, and of no use to a user."""
     return {"namespace": namespace, "log_to_driver": False, "logging_level": logging.ERROR}
+
+
+def ray_address() -> str:
+    """Return the address of the cluster that this process is connected to."""
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def disconnect_from_ray() -> None:
@@ -168,7 +189,7 @@ class SchedulerClient:
                 await asyncio.sleep(_RETRY_S)
             except ActorDiedError as error:
                 raise ServiceUnavailableError(
-                    "the scheduler was stopped; start() finds or makes another one"
+                    "the service was stopped; its jobs rest, and go on at the next start"
                 ) from error
 
     async def close_scheduler(self) -> bool:

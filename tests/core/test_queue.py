@@ -28,7 +28,7 @@ def test_a_job_whose_old_trainer_is_still_seen_says_so_and_is_not_placed():
     seen = look(state, {ProcessKey(JOB, 2, 0): Process(state="up", incarnation="i2")})
 
     assert waiting_jobs(state, seen, state.at)[JOB].reason == (
-        "the trainer of attempt 2 has not ended yet; the next attempt starts once it has"
+        "the process of attempt 2 is not gone yet; the next attempt starts once it is"
     )
     assert decide(state, seen, state.at) == []
 

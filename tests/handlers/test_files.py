@@ -241,11 +241,13 @@ def test_the_fingerprint_follows_names_and_content(tmp_path):
     assert handler(tmp_path).fingerprint() not in (before, after)
 
 
-def test_a_missing_path_names_what_is_there(tmp_path):
+def test_a_missing_path_names_what_is_close_or_there(tmp_path):
     write_jsonl(tmp_path / "train.jsonl")
 
-    with pytest.raises(DatasetError, match=r"trian\.jsonl: does not exist; .* holds train\.jsonl$"):
+    with pytest.raises(DatasetError, match=r"trian\.jsonl: does not exist; did you mean 'train\.jsonl'\?$"):
         handler(tmp_path / "trian.jsonl").columns("train")
+    with pytest.raises(DatasetError, match=r"other\.csv: does not exist; .* holds train\.jsonl$"):
+        handler(tmp_path / "other.csv").columns("train")
 
 
 def test_a_glob_without_a_file_names_what_is_there(tmp_path):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM, PeftModel
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from ftactors.core.errors import UnsupportedModelError
 from ftactors.core.events import ModelRef
-from ftactors.core.work import Published
+from ftactors.core.work import Published, StageBegun, Work
+from tests import tiny
 from tests.trainers.attempts import ListSession, base_ref, work_of
 from trainers.loading import base_of
 from trainers.sft import SftTrainer
@@ -80,6 +83,41 @@ def test_an_adapter_that_is_continued_stays_one_adapter_on_the_same_base(
     assert published.metrics["loss"] < published.metrics["base_loss"]
 
 
+def _warnings(work: Work) -> tuple[str, ...]:
+    session = ListSession()
+    SftTrainer(work, session).run()
+    return session.of(StageBegun, stage="loading")[0].warnings
+
+
+def test_parameters_that_an_adapter_that_is_continued_does_not_have_are_warned_of(
+    first: ModelRef, data: Path, tmp_path: Path
+):
+    params = {"r": 16, "use_dora": True, "target_modules": "all-linear"}
+    work = work_of(tmp_path, first, data, max_steps=1, params=params, job={"continue_adapter": True})
+
+    assert _warnings(work) == (
+        "r=16 has no effect: the adapter first is continued with its own r=4",
+        "use_dora=True has no effect: the adapter first is continued with its own use_dora=False",
+    )
+
+
+def test_parameters_that_an_adapter_that_is_continued_has_are_not_warned_of(
+    first: ModelRef, data: Path, tmp_path: Path
+):
+    modules = ["v_proj", "q_proj", "k_proj", "o_proj", "down_proj", "gate_proj", "up_proj"]
+    params = {"r": 4, "target_modules": modules}
+
+    assert _warnings(work_of(tmp_path, first, data, max_steps=1, params=params, job={"continue_adapter": True})) == ()
+
+
+def test_continuing_what_is_no_adapter_is_warned_of(llama: Path, data: Path, tmp_path: Path):
+    work = work_of(tmp_path, llama, data, max_steps=1, job={"continue_adapter": True})
+
+    assert _warnings(work) == (
+        "continue_adapter has no effect: the base model base is no adapter, a new one is trained",
+    )
+
+
 def test_the_base_of_a_job_that_continues_an_adapter_is_measured_with_it(first: ModelRef, data: Path, tmp_path: Path):
     continued = _publish(tmp_path / "continued", first, data, job={"continue_adapter": True})
     merged = _publish(tmp_path / "merged", first, data)
@@ -99,6 +137,44 @@ def test_a_chain_of_adapters_is_merged_from_its_root(first: ModelRef, data: Path
         atol=1e-4,
         rtol=1e-4,
     )
+
+
+def test_modules_that_an_adapter_saves_whole_are_merged_in_the_type_of_the_base(data: Path, tmp_path: Path):
+    base = tiny.make_model_dir(tmp_path / "base", dtype=torch.bfloat16)
+    published = _publish(tmp_path, base, data, params={"modules_to_save": ["lm_head"]})
+
+    merged = base_of(_ref(published, "first"), tmp_path / "merged")
+
+    weights = load_file(Path(merged.path) / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("has_tokenizer", [True, False])
+def test_an_adapter_of_the_hub_is_taken_at_its_revision_and_with_its_own_tokenizer_if_it_has_one(
+    has_tokenizer: bool,  # noqa: FBT001 - a case
+    first: ModelRef,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = tmp_path / "models--someone--adapter/snapshots" / commit
+    shutil.copytree(first.path, snapshot)
+    (snapshot / "chat_template.jinja").write_text("of the adapter")
+    known_missing = snapshot.parents[1] / ".no_exist" / commit
+    known_missing.mkdir(parents=True)
+    (known_missing / "config.json").touch()
+    if not has_tokenizer:
+        for file in snapshot.glob("tokenizer*"):
+            file.unlink()
+    of_hub = first.model_copy(update={"path": "someone/adapter", "source": "hub", "revision": commit})
+
+    merged = base_of(of_hub, tmp_path / "merged")
+
+    expected = base_of(first, tmp_path / "expected")
+    assert torch.equal(*(_logits(AutoModelForCausalLM.from_pretrained(base.path)) for base in (merged, expected)))
+    assert (AutoTokenizer.from_pretrained(merged.path).chat_template == "of the adapter") == has_tokenizer
 
 
 def test_an_adapter_whose_base_is_not_known_is_refused(first: ModelRef, tmp_path: Path):

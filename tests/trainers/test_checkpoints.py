@@ -9,7 +9,7 @@ import pytest
 from ftactors.core.events import CheckpointRef
 from trainers.checkpoints import Checkpoints, beyond_limit, resumption
 from trainers.durable import commit, digest_of
-from trainers.tally import Tally
+from trainers.tally import TALLY_FILE, Tally
 
 
 def _checkpoint(path: Path, step: int) -> Path:
@@ -96,6 +96,19 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_newest_sound_one(tmp_path: 
 
     assert found.path == paths[1]
     assert found.warnings == (f"the checkpoint of step 9 in {paths[2]} is damaged: going on from {paths[1]}",)
+
+
+@pytest.mark.parametrize(("name", "content"), [("weights", "of"), ("weights", None), (TALLY_FILE, '{"step": 5, ')])
+def test_a_fallback_that_lacks_files_or_parts_of_them_is_passed_over_too(
+    name: str, content: str | None, tmp_path: Path
+):
+    paths = [_checkpoint(tmp_path / f"step-{step}", step) for step in (1, 5)]
+    gone = CheckpointRef(stage="training", step=9, path=str(tmp_path / "step-9"), digest="d")
+    (paths[1] / name).unlink()
+    if content is not None:
+        (paths[1] / name).write_text(content)
+
+    assert resumption(gone, [str(path) for path in paths]).path == paths[0]
 
 
 def test_without_a_sound_checkpoint_a_run_begins_again(tmp_path: Path):

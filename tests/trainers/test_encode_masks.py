@@ -247,6 +247,14 @@ def test_a_chat_template_that_rewrites_earlier_turns_is_refused_by_name(chat):
         (["hello"], "has a message without 'role' and 'content' (it has str)"),
         ([{"from": "human", "value": "hi"}], "has a message without 'role' and 'content' (it has 'from', 'value')"),
         ([{"role": "narrator", "content": "x"}], "has a message of the role 'narrator'"),
+        (
+            [
+                {"role": "user", "content": "hi"},
+                {"role": "assistant", "content": "let me look", "tool_calls": [{"id": "1"}]},
+            ],
+            "has tool_calls, which are not trained on in this version",
+        ),
+        ([{"role": "tool", "content": "7"}], "has tool_calls, which are not trained on in this version"),
         ([{"role": "user", "content": None}], "has a message of the role 'user' without text as its content"),
         ([{"role": "user", "content": "hi"}], "has no message of the role 'assistant'"),
         ([{"role": "assistant", "content": "hi"}], "begins with a message of the role 'assistant'"),

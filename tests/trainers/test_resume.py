@@ -24,10 +24,13 @@ from ftactors.core.work import (
     Stopped,
     Work,
 )
+from tests import tiny
 from tests.trainers.attempts import ListSession, work_of
 from trainers.sft import SftTrainer
 
 SAVE, DROP = StopOrder(grace_s=30), StopOrder(grace_s=30, save=False)
+LOAD_BEST = {"learning_rate": 0.5, "lr_scheduler_type": "constant", "load_best_model_at_end": True}
+"""Training at a rate that only ever makes the loss worse: the first evaluation is the best."""
 DROPOUT = {"lora_dropout": 0.25}
 
 
@@ -141,20 +144,55 @@ def test_an_order_before_training_stops_clean_for_nothing_is_lost(stage: str, ll
     assert session.of(Evaluated) == []
 
 
-@pytest.mark.parametrize(("save_strategy", "clean"), [("epoch", True), ("no", False)])
-def test_an_order_after_training_stops_clean_where_its_end_was_saved(
+@pytest.mark.parametrize("save_strategy", ["epoch", "no"])
+@pytest.mark.parametrize(("method", "options"), [("lora", LOAD_BEST), ("full", {})])
+def test_an_order_after_training_stops_clean_and_loses_nothing(
     save_strategy: str,
-    clean: bool,  # noqa: FBT001 - an expectation
-    llama: Path,
+    method: str,
+    options: dict[str, Any],
     data: Path,
     tmp_path: Path,
 ):
-    work = work_of(tmp_path, llama, data, num_train_epochs=1, save_strategy=save_strategy)
+    base = tiny.make_model_dir(tmp_path / "base", dtype=torch.bfloat16)
+    options = {"num_train_epochs": 1, "save_strategy": save_strategy, "method": method, **options}
+    whole, _ = _run(work_of(tmp_path / "undisturbed", base, data, **options))
 
-    last_word, session = _run(work, _at_stage("evaluating", SAVE))
+    last_word, session = _run(work_of(tmp_path, base, data, **options), _at_stage("evaluating", SAVE))
+    resumed, again = _run(_next(tmp_path, base, data, session, **options))
 
-    assert last_word == Stopped(clean=clean)
+    assert last_word == Stopped(clean=True)
     assert session.of(StageBegun)[-1].stage == "evaluating"
+    assert again.of(Progress, stage="training") == []
+    assert (resumed.metrics, _weights(resumed)) == (pytest.approx(whole.metrics, abs=1e-5), _weights(whole))
+
+
+def test_an_order_after_training_that_wants_nothing_saved_saves_nothing(llama: Path, data: Path, tmp_path: Path):
+    last_word, session = _run(work_of(tmp_path, llama, data, max_steps=2), _at_stage("evaluating", DROP))
+
+    assert last_word == Stopped(clean=False)
+    assert session.of(CheckpointWritten) == []
+
+
+class StoppedAfterTraining(ListSession):
+    """Orders to stop when training has ended, and nothing else has begun."""
+
+    trainer: SftTrainer
+
+    @property
+    def stop_order(self) -> StopOrder | None:
+        loop = self.trainer._loop
+        return SAVE if loop is not None and loop.state.global_step == 2 and not loop.is_in_train else None
+
+
+def test_an_order_right_after_the_last_step_saves_it(llama: Path, data: Path, tmp_path: Path):
+    session = StoppedAfterTraining()
+    session.trainer = SftTrainer(work_of(tmp_path, llama, data, max_steps=2), session)
+
+    last_word = session.trainer.run()
+
+    assert last_word == Stopped(clean=True)
+    assert session.of(StageBegun)[-1].stage == "training"
+    assert [word.step for word in session.of(CheckpointWritten)] == [2]
 
 
 class StoppedInEvaluation(ListSession):
@@ -182,6 +220,71 @@ def test_an_order_within_an_evaluation_ends_it_and_saves(llama: Path, data: Path
     assert [word.step for word in session.of(CheckpointWritten)] == [2]
     assert session.of(Evaluated, of="tuned") == []
     assert session.looks < 8  # batches of a whole evaluation
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"evaluation_strategy": "steps", "eval_steps": 2, "max_steps": 4},
+        {"evaluation_strategy": "epoch", "num_train_epochs": 1},
+        {"evaluation_strategy": "epoch", "num_train_epochs": 2},
+    ],
+)
+def test_an_evaluation_that_was_interrupted_is_made_up_for(
+    options: dict[str, Any], llama: Path, data: Path, tmp_path: Path
+):
+    options = {**LOAD_BEST, "per_device_eval_batch_size": 4, **options}
+    whole, undisturbed = _run(work_of(tmp_path / "undisturbed", llama, data, **options))
+    session = StoppedInEvaluation()
+    session.trainer = SftTrainer(work_of(tmp_path, llama, data, **options), session)
+    session.trainer.run()
+
+    resumed, again = _run(_next(tmp_path, llama, data, session, **options))
+
+    assert [word.step for word in _evaluated(again)] == [word.step for word in _evaluated(undisturbed)]
+    assert len(again.of(StageBegun, stage="training")) == 1
+    assert _weights(resumed) == _weights(whole)
+
+
+def test_an_evaluation_that_an_order_came_before_is_made_up_for(llama: Path, data: Path, tmp_path: Path):
+    options = {
+        **LOAD_BEST,
+        "evaluation_strategy": "steps",
+        "eval_steps": 2,
+        "max_steps": 4,
+        "save_strategy": "steps",
+        "save_steps": 1,
+    }
+    whole, undisturbed = _run(work_of(tmp_path / "undisturbed", llama, data, **options))
+    _, session = _run(work_of(tmp_path, llama, data, **options), _at_checkpoint(1, SAVE))
+
+    resumed, again = _run(_next(tmp_path, llama, data, session, **options))
+
+    assert _evaluated(session) == []
+    assert [word.step for word in _evaluated(again)] == [word.step for word in _evaluated(undisturbed)] == [2, 4]
+    assert _weights(resumed) == _weights(whole)
+
+
+def test_an_evaluation_that_is_made_up_for_may_end_training(llama: Path, data: Path, tmp_path: Path):
+    """The first evaluation gains without end, the second nothing: it is the one that is interrupted."""
+    options = {
+        "max_steps": 4,
+        "learning_rate": 1e-9,
+        "evaluation_strategy": "steps",
+        "eval_steps": 1,
+        "early_stopping_patience": 1,
+        "early_stopping_threshold": 0.1,
+    }
+    _, session = _run(
+        work_of(tmp_path, llama, data, **options),
+        lambda word: SAVE if isinstance(word, Evaluated) and word.stage == "training" else None,
+    )
+
+    _, again = _run(_next(tmp_path, llama, data, session, **options))
+
+    assert [word.step for word in _evaluated(session)] == [1]
+    assert [word.step for word in _evaluated(again)] == [2]
+    assert again.of(Progress, stage="training") == []
 
 
 def test_a_run_that_had_ended_only_evaluates_and_publishes_when_it_is_resumed(llama: Path, data: Path, tmp_path: Path):
@@ -263,6 +366,23 @@ def test_the_best_model_is_kept_and_published(llama: Path, data: Path, tmp_path:
     assert (Path(work.attempt_dir) / "checkpoints" / f"step-{best}").is_dir()
 
 
+def test_the_best_model_is_published_where_its_checkpoint_was_due_before_its_evaluation(
+    llama: Path, data: Path, tmp_path: Path
+):
+    """Time makes a checkpoint due at every step, also at the epoch's last, which is evaluated after it."""
+    every_step = {"checkpoint_every_minutes": 1e-9, "save_total_limit": 1}
+    options = {**LOAD_BEST, **every_step, "num_train_epochs": 1.25, "evaluation_strategy": "epoch"}
+    options["learning_rate"] = 5.0
+    work = work_of(tmp_path, llama, data, **options)
+
+    published, session = _run(work)
+
+    losses = {word.step: word.metrics["loss"] for word in _evaluated(session)}
+    assert list(losses) == [12, 15]
+    assert losses[12] < losses[15]
+    assert published.metrics["loss"] == pytest.approx(losses[12], abs=1e-5)
+
+
 def test_the_best_of_an_earlier_attempt_is_still_the_best(llama: Path, data: Path, tmp_path: Path):
     options = {
         "max_steps": 6,
@@ -302,6 +422,11 @@ def test_training_ends_after_evaluations_without_an_improvement(llama: Path, dat
     assert session.of(Progress, stage="training")[-1].step == 3
 
 
+def _evaluated(session: ListSession) -> list[Evaluated]:
+    return session.of(Evaluated, of="tuned", stage="training")
+
+
 def _weights(published: Published) -> dict[str, list[float]]:
-    saved = load_file(Path(published.path) / "adapter_model.safetensors")
+    name = "adapter_model" if published.kind == "adapter" else "model"
+    saved = load_file(Path(published.path) / f"{name}.safetensors")
     return {name: tensor.to(torch.float64).flatten().tolist() for name, tensor in saved.items()}

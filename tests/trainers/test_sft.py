@@ -14,13 +14,15 @@ from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from ftactors.core.errors import DatasetLostError, DivergedError, UnsupportedModelError
-from ftactors.core.events import RegistrarRef
+from ftactors.core.errors import DatasetLostError, DeviceError, DivergedError, UnsupportedModelError
+from ftactors.core.events import PublishedModel
 from ftactors.core.work import CheckpointWritten, Evaluated, Progress, Published, StageBegun, Work
+from ftactors.models.manager import LLMModelManager
 from tests import tiny
 from tests.trainers.attempts import ListSession, prepare, work_of
 from trainers.durable import digest_of
 from trainers.evaluation import HeldOut
+from trainers.loading import cast, restore
 from trainers.sft import SftTrainer
 
 LEARNED = 1.2  # nats per token below the base's 2.7; what is left at 1.05 is which animal does what to which
@@ -183,6 +185,21 @@ def test_a_full_model_has_its_base_s_type_and_configuration_and_is_measured_so(d
     assert _loss(tuned.float(), data) == pytest.approx(published.metrics["loss"], abs=1e-4)
 
 
+def test_weights_that_were_loaded_in_fp32_beside_bf16_ones_go_back_to_it(tmp_path: Path):
+    base = tiny.make_model_dir(tmp_path / "base", dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
+    model.model.norm.float()  # as transformers keeps what a model needs in fp32
+    before = {name: parameter.dtype for name, parameter in model.named_parameters()}
+
+    cast(model, torch.float32)
+    during = {parameter.dtype for parameter in model.parameters()}
+    restore(model)
+
+    assert during == {torch.float32}
+    assert {name: parameter.dtype for name, parameter in model.named_parameters()} == before
+    assert set(before.values()) == {torch.float32, torch.bfloat16}
+
+
 def test_an_adapter_on_a_bf16_base_is_fp32(data: Path, tmp_path: Path):
     base = tiny.make_model_dir(tmp_path / "base", dtype=torch.bfloat16)
     published, _ = _publish(work_of(tmp_path, base, data, method="lora", max_steps=2))
@@ -262,25 +279,28 @@ def test_overrides_of_a_retry_replace_hyperparameters(llama: Path, data: Path, t
     assert halved.trained_tokens == whole.trained_tokens
 
 
-class Registrar:
-    """Stands for a model manager of a user's own: it keeps what it is told in a file."""
+class KeepsInAFile(LLMModelManager):
+    """A model manager of a user's own: it keeps what it is told in a file."""
 
     def __init__(self, file: str) -> None:
-        self._file = Path(file)
+        super().__init__()
+        self.arguments = {"file": file}
 
-    def register(self, job_id: str, *, path: str, model_id: str, metrics: dict[str, float]) -> None:
-        self._file.write_text(
-            json.dumps([job_id, path, model_id, metrics["loss"], (Path(path) / "tokenizer.json").exists()])
-        )
+    def register(self, job_id: str, model: PublishedModel) -> None:
+        is_complete = (Path(model.path) / "tokenizer.json").exists()
+        Path(str(self.arguments["file"])).write_text(json.dumps([job_id, model.model_dump(mode="json"), is_complete]))
 
 
 def test_a_model_manager_of_the_user_s_own_is_told_of_the_complete_model(llama: Path, data: Path, tmp_path: Path):
-    registrar = RegistrarRef(path=f"{__name__}:Registrar", arguments={"file": str(tmp_path / "told.json")})
+    registrar = KeepsInAFile(str(tmp_path / "told.json")).registrar()
 
     published, _ = _publish(work_of(tmp_path, llama, data, work={"registrar": registrar}, max_steps=2))
 
-    told = json.loads((tmp_path / "told.json").read_text())
-    assert told == ["job", published.path, "tuned", published.metrics["loss"], True]
+    job_id, told, was_complete = json.loads((tmp_path / "told.json").read_text())
+    assert (job_id, was_complete) == ("job", True)
+    assert PublishedModel(**told) == PublishedModel(
+        id="tuned", path=published.path, digest=published.digest, kind="adapter", base=published.base
+    )
 
 
 def test_a_model_tuned_on_conversations_says_how_to_talk_to_it(data: Path, tmp_path: Path):
@@ -305,3 +325,13 @@ def test_the_first_training_loss_is_the_base_s_over_the_tokens_with_a_label(llam
 
     base = AutoModelForCausalLM.from_pretrained(llama)
     assert published.metrics["train_loss"] == pytest.approx(_loss(base, prepared, "train"), abs=1e-5)
+
+
+def test_a_gpu_that_torch_does_not_see_is_an_error_that_says_what_to_install(llama, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    asked = work_of(tmp_path, llama, data, work={"uses_gpu": True})
+
+    with pytest.raises(DeviceError, match=r"torch .* sees none on this node") as caught:
+        SftTrainer(asked, ListSession())
+
+    assert "CUDA build" in str(caught.value.hint)
