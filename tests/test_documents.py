@@ -10,6 +10,7 @@ import yaml
 
 from ftactors.cli import main
 from ftactors.core.config import FineTuningJobConfig
+from ftactors.core.service_config import ServiceConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -22,19 +23,24 @@ def commands_named_in(document: str) -> set[str]:
     return set(re.findall(r"(?:`|&& |^)ftactors ([a-z]+)", text, re.MULTILINE))
 
 
-def block(language: str) -> str:
-    found = re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert len(found) == 1
-    return found[0]
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
 def test_the_python_and_the_yaml_of_the_readme_are_the_same_valid_job():
-    program, ran, _ = block("python").partition("asyncio.run(main())")
+    (python,), (job, _) = blocks("python"), blocks("yaml")
+    program, ran, _ = python.partition("asyncio.run(main())")
     names: dict[str, object] = {}
     exec(compile(program, "README.md", "exec"), names)  # noqa: S102 - our own example, up to where it starts a service
 
     assert ran
-    assert names["config"] == FineTuningJobConfig(**yaml.safe_load(block("yaml")))
+    assert names["config"] == FineTuningJobConfig(**yaml.safe_load(job))
+
+
+def test_the_readmes_service_configuration_is_valid():
+    _, service = blocks("yaml")
+
+    assert ServiceConfig(**yaml.safe_load(service)).max_concurrent_fine_tuning_jobs == 4
 
 
 def test_the_readme_has_the_two_commands_of_a_new_user():
