@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from ftactors.core.config import FineTuningJobConfig
-from ftactors.core.errors import JobNotFoundError, ServiceNotStartedError
+from ftactors.core.errors import JobNotFoundError, LogRefusedError, ServiceNotStartedError
 from ftactors.core.events import Recorded
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.status import FineTuningJobStatusInfo, JobStatus
@@ -79,6 +79,11 @@ class LLMFineTuningService:
             running = hello.config if hello.places and not client.created else asked
             await self.model_manager.attach(client, asked.model_copy(update={"state_dir": running.state_dir}))
             self.rules = await client.ask("start", asked, whoami(), by_owner=client.created)
+        except LogRefusedError:
+            if client.created:  # it can record nothing, and would keep the log from whoever mends it
+                await client.close_scheduler()
+            await self.detach()
+            raise
         except BaseException:
             await self.detach()
             raise

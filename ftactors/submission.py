@@ -23,6 +23,8 @@ from ftactors.models.registrar import IN_A_SCRIPT, why_not_importable
 from handlers import HANDLERS
 from trainers import TRAINERS
 
+_LONGEST_KEY = 255
+
 
 @dataclass(frozen=True, slots=True)
 class Factories:
@@ -60,8 +62,8 @@ class Submission:
         Raises:
             InvalidJobConfigError: the key is not one that can be stored.
         """
-        if idempotency_key is not None and not (idempotency_key and idempotency_key.isprintable()):
-            message = "must be of printable characters, at least one"
+        if idempotency_key is not None and not _is_key(idempotency_key):
+            message = f"must be of printable characters, at least one and at most {_LONGEST_KEY}"
             raise InvalidJobConfigError([ConfigProblem("idempotency_key", message, value_of(idempotency_key))])
         return JobSubmitted(
             job_id=job_id,
@@ -196,3 +198,8 @@ def _outside_roots(draft: Draft, asked: FineTuningJobConfig, rules: ServiceConfi
         for field, path in paths.items()
         if not field.startswith(invalid) and not any(Path(path).resolve().is_relative_to(root) for root in roots)
     ]
+
+
+def _is_key(key: str) -> bool:
+    """Return whether every database can hold the key in an index."""
+    return key.isprintable() and 0 < len(key) <= _LONGEST_KEY

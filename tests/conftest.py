@@ -8,9 +8,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
+from tests.postgres import PostgresServer, running_server
+
 ROOT = Path(__file__).parents[1]
+
+# A busy machine makes no test wrong, so examples have no deadline; a failure prints how to see it again.
+hypothesis.settings.register_profile("ftactors", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("ftactors")
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +49,17 @@ def ray_session() -> Iterator[str]:
         yield ray.get_runtime_context().gcs_address
         ray.shutdown()
     shutil.rmtree(temporary, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """The one PostgreSQL server of this test run."""
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """The URL of a new database, for `log_url`."""
+    with postgres.fresh() as database:
+        yield postgres.url(database)

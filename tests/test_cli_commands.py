@@ -39,7 +39,10 @@ COMMANDS = {
     "stop",
     "config",
 }
-MODELS_COMMANDS = ["list", "show", "import", "delete"]
+GROUPS = {
+    "models": {"list", "show", "import", "delete"},
+    "log": {"verify", "tail", "show", "export", "replay", "stats"},
+}
 COMMAND_LINE = [sys.executable, "-m", "ftactors.cli"]
 HEAVY = ("ray", "torch", "transformers", "sqlalchemy", "datasets")
 
@@ -64,7 +67,7 @@ def all_commands() -> Iterator[tuple[tuple[str, ...], object]]:
     exit_code("--version")  # loads them
     root = get_command(app)
     for name, command in root.commands.items():  # type: ignore[attr-defined]
-        if name == "models":
+        if name in GROUPS:
             for inner, inner_command in command.commands.items():
                 yield (name, inner), inner_command
         else:
@@ -83,7 +86,7 @@ def service_file(tmp_path: Path) -> Path:
 def test_the_command_line_has_all_of_its_commands():
     names = {name for name, _ in all_commands()}
 
-    assert names == {(name,) for name in COMMANDS} | {("models", name) for name in MODELS_COMMANDS}
+    assert names == {(name,) for name in COMMANDS} | {(group, name) for group in GROUPS for name in GROUPS[group]}
 
 
 def test_each_command_says_what_it_does_with_an_example_of_itself():

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from importlib import import_module
 
-_COMMANDS = ("demo", "jobs", "control", "models", "service")
+_COMMANDS = ("demo", "jobs", "control", "models", "log", "service")
 """The modules with commands, in the order of `ftactors --help`."""
 
 

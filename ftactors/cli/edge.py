@@ -17,6 +17,8 @@ from ftactors.core.errors import (
     ModelImportError,
     ModelNotFoundError,
 )
+from ftactors.log.errors import LogDamagedError, LogTooNewError
+from ftactors.log.restore import how_to_restore
 
 
 class ExitCode(IntEnum):
@@ -27,6 +29,7 @@ class ExitCode(IntEnum):
     INVALID = 2
     NOT_FOUND = 3
     UNAVAILABLE = 4
+    LOG_DAMAGED = 5
     INTERRUPTED = 130
 
 
@@ -34,8 +37,9 @@ MEANINGS = {
     ExitCode.OK: "it is done",
     ExitCode.JOB_FAILED: "the job that was waited for failed or was cancelled",
     ExitCode.INVALID: "the command line, a configuration or data is invalid; all problems are listed",
-    ExitCode.NOT_FOUND: "there is no such job, model or log",
+    ExitCode.NOT_FOUND: "there is no such job, model, log or event",
     ExitCode.UNAVAILABLE: "the service cannot be reached, or refused; any other error",
+    ExitCode.LOG_DAMAGED: "the event log is damaged, or a newer version wrote it",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
 }
 
@@ -44,13 +48,19 @@ class LogNotFoundError(FtactorsError):
     """A process of a job has no log that can be seen from here."""
 
 
+class EventNotFoundError(FtactorsError):
+    """There is no event log, or no such event in it."""
+
+
 def exit_code_of(error: FtactorsError) -> ExitCode:
     """Return the exit code that tells a script about an error."""
     match error:
         case ConfigurationError() | DatasetError() | ModelImportError():
             return ExitCode.INVALID
-        case JobNotFoundError() | ModelNotFoundError() | LogNotFoundError():
+        case JobNotFoundError() | ModelNotFoundError() | LogNotFoundError() | EventNotFoundError():
             return ExitCode.NOT_FOUND
+        case LogDamagedError() | LogTooNewError():
+            return ExitCode.LOG_DAMAGED
         case JobExecutionError():
             return ExitCode.JOB_FAILED
     return ExitCode.UNAVAILABLE
@@ -64,6 +74,8 @@ def guarded(command: Callable[[], int]) -> int:
         _tell(str(error))
         if isinstance(error, JobExecutionError) and error.hint:
             _tell(f"hint: {error.hint}")
+        if hint := how_to_restore(error):
+            _tell(f"hint: {hint}")
         return exit_code_of(error)
     except Exception as error:  # noqa: BLE001 - the edge: whatever it is, it is told in full
         _tell(f"ftactors met an error that it does not know: {type(error).__name__}: {error}")

@@ -62,7 +62,7 @@ def job_row(status: FineTuningJobStatusInfo) -> tuple[str, ...]:
 def event_row(recorded: Recorded) -> tuple[str, ...]:
     """Return an event's cells under `EVENT_COLUMNS`."""
     fields = recorded.event.model_dump(mode="json", exclude=_LEFT_OUT_OF_EVENTS, exclude_none=True)
-    what = " ".join(f"{name}={_short(value)}" for name, value in fields.items() if value not in ({}, [], ()))
+    what = " ".join(f"{name}={short(value)}" for name, value in fields.items() if value not in ({}, [], ()))
     return (str(recorded.seq), time(datetime.fromtimestamp(recorded.at, tz=UTC)), recorded.event.type, one_line(what))
 
 
@@ -142,6 +142,11 @@ def json_of_event(recorded: Recorded) -> dict[str, Any]:
     return {**place, "event": recorded.event.model_dump(mode="json")}
 
 
+def short(value: object) -> str:
+    """Return a text as it is, and anything else as JSON without spaces."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
 def _progress(status: FineTuningJobStatusInfo) -> list[str]:
     if status.is_terminal:
         return [numbers(status.metrics or {}), one_line(status.error_message or "")]
@@ -174,7 +179,3 @@ def _fact(name: str, value: object) -> str:
         case _:
             shown = "" if value is None else one_line(value)
     return shown
-
-
-def _short(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

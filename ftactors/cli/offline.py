@@ -1,17 +1,21 @@
-"""The event log, read while no service has it open."""
+"""The event log, read while no service has it open. Nothing is written to it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from ftactors.core.errors import FtactorsError, IllegalEventError, StaleReportError
 from ftactors.core.events import JobEvent, Recorded
 from ftactors.core.state import State
-from ftactors.log.rows import recorded_of
+from ftactors.log.errors import LogDamagedError, LogTooNewError
+from ftactors.log.protocol import Storage
+from ftactors.log.reader import Reader
+from ftactors.log.rows import Head
 from ftactors.log.urls import storage_at
 from ftactors.log.verify import verified
 
-_SQLITE = "sqlite:///"
 _LOCK_WAIT_S = 2.0
 """A service that just ended, or another reader, may hold the log for a moment longer."""
 
@@ -23,24 +27,63 @@ class LogContent:
     state: State = field(default_factory=State)
     events: dict[str, list[Recorded]] = field(default_factory=dict)
     """Of each job, oldest first."""
+    damage: FtactorsError | None = None
+    """Why the log could not be read to its end: it is damaged, or newer than this version."""
+
+    def take(self, recorded: Recorded) -> None:
+        """Take the next event in.
+
+        Raises:
+            LogTooNewError: by what this version knows it cannot have happened.
+        """
+        apply(self.state, recorded)
+        if isinstance(recorded.event, JobEvent):
+            self.events.setdefault(recorded.event.job_id, []).append(recorded)
+
+
+def apply(state: State, recorded: Recorded) -> None:
+    """Let the state take the next event in.
+
+    Raises:
+        LogTooNewError: by what this version knows it cannot have happened.
+    """
+    try:
+        state.apply(recorded)
+    except (IllegalEventError, StaleReportError) as error:
+        raise LogTooNewError(
+            f"event {recorded.seq} cannot follow those before it, by what this version of ftactors knows: {error}"
+        ) from error
+
+
+@contextmanager
+def looked_at(url: str, *, lock_wait_s: float = _LOCK_WAIT_S) -> Iterator[tuple[Storage, Head] | None]:
+    """Open a log for reading alone, from `with` to its end; None where there is none.
+
+    Raises:
+        LogRefusedError: another process holds it, or it cannot be read at all.
+    """
+    storage = storage_at(url, timeout_s=lock_wait_s)
+    try:
+        head = storage.look()
+        yield None if head is None else (storage, head)
+    finally:
+        storage.close()
 
 
 def read_log(url: str, *, lock_wait_s: float = _LOCK_WAIT_S) -> LogContent | None:
-    """Return what a log says; None where there is none. Nothing is written to it, and it is given back at once.
+    """Return what a log says, up to its end or its damage; None where there is none. It is given back at once.
 
     Raises:
-        LogRefusedError: another process holds it, it is damaged, or it is newer than this version.
+        LogRefusedError: another process holds it, or it cannot be read at all.
     """
-    if url.startswith(_SQLITE) and not Path(url.removeprefix(_SQLITE)).exists():
-        return None  # opening would make one
-    storage, content = storage_at(url, timeout_s=lock_wait_s), LogContent()
-    head = storage.open()
-    try:
-        for row in verified(storage.read(), head):
-            recorded = recorded_of(row)
-            content.state.apply(recorded)
-            if isinstance(recorded.event, JobEvent):
-                content.events.setdefault(recorded.event.job_id, []).append(recorded)
-    finally:
-        storage.close()
-    return content
+    with looked_at(url, lock_wait_s=lock_wait_s) as log:
+        if log is None:
+            return None
+        storage, head = log
+        content, reader = LogContent(), Reader()
+        try:
+            for row in verified(storage.read(), head):
+                content.take(reader.recorded(row))
+        except (LogDamagedError, LogTooNewError) as error:
+            content.damage = error
+        return content

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from itertools import islice
 from typing import Protocol
 
 from ftactors.cli.offline import LogContent, read_log
 from ftactors.cli.output import Output
-from ftactors.core.errors import JobNotFoundError
+from ftactors.core.errors import JobNotFoundError, LogRefusedError
 from ftactors.core.events import Recorded
 from ftactors.core.models import Model
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.status import FineTuningJobStatusInfo, JobStatus
+from ftactors.core.urls import without_password
+from ftactors.log.restore import how_to_restore
 from ftactors.runtime.actor import log_url
 from ftactors.runtime.client import SchedulerClient, disconnect_from_ray, join_ray
 from ftactors.runtime.desk import Hello
 
 NOT_RUNNING = "no service is running: the job goes on at the next start"
 PAUSED = "the job is paused, and no service is running; `ftactors resume` lets it go on"
+UNREADABLE = "the log cannot be read any further, so the job's status may be another by now; nothing goes on meanwhile"
 
 
 class Reading(Protocol):
@@ -87,6 +91,7 @@ class LogReading:
     def __init__(self, content: LogContent) -> None:
         self._state = content.state
         self._events = content.events
+        self._is_whole = content.damage is None
 
     async def status(self, job_id: str) -> FineTuningJobStatusInfo:
         """Return a job's last status."""
@@ -96,6 +101,8 @@ class LogReading:
         if status.is_terminal:
             return status
         reason = PAUSED if status.status is JobStatus.PAUSED else NOT_RUNNING
+        if not self._is_whole:
+            reason = UNREADABLE
         return status.model_copy(update={"wait_reason": reason})
 
     async def jobs(self, status: JobStatus | None, limit: int, offset: int) -> list[FineTuningJobStatusInfo]:
@@ -117,25 +124,53 @@ class LogReading:
 async def open_reading(config: ServiceConfig, output: Output | None = None) -> Reading:
     """Return the way to read: from the service that runs, else from its log. No job is placed by that.
 
+    Where the log is damaged, what can be read is what it says up to there.
+
     Args:
         config: The service's configuration.
-        output: Where a person is told that no service runs.
+        output: Where a person is told that no service runs, and that the log is damaged.
 
     Raises:
-        LogRefusedError: the log is damaged, too new, or held by a process that is not on this cluster.
+        LogRefusedError: the log cannot be read at all, or is held by a process that is not on this cluster.
         ServiceError: a service runs and does not answer, or is of another version.
     """
-    client = await running_service(config)
+    client, refusal = await answering_service(config)
     if client is not None:
+        hello: Hello = await client.ask("hello")
+        if hello.refusal is not None and output is not None:
+            output.say(f"the service only answers, and places no jobs: {hello.refusal}")
         return LiveReading(client)
     url = log_url(config)
-    content = await asyncio.to_thread(read_log, url)
+    try:
+        content = await asyncio.to_thread(read_log, url)
+    except LogRefusedError as error:
+        raise refusal or error from None
     if output is not None:
-        about = (
-            "there is no log of an earlier one" if content is None else "jobs go on at the next start; this is its log"
-        )
-        output.say(f"no service is running; {about} ({url})")
+        for line in _about(content, without_password(url), refusal):
+            output.say(line)
     return LogReading(content or LogContent())
+
+
+def _about(content: LogContent | None, name: str, refusal: LogRefusedError | None) -> Iterator[str]:
+    """Yield what a person is told about a log that is read without a service."""
+    if refusal is not None:
+        yield f"the service places no jobs: {refusal}"
+    elif content is None:
+        yield f"no service is running; there is no log of an earlier one ({name})"
+    elif content.damage is None:
+        yield f"no service is running; jobs go on at the next start; this is its log ({name})"
+    if content is not None and content.damage is not None:
+        yield f"this is its log up to event {content.state.seq} ({name}), and no further: {content.damage}"
+        if hint := how_to_restore(content.damage):
+            yield f"hint: {hint}"
+
+
+async def answering_service(config: ServiceConfig) -> tuple[SchedulerClient | None, LogRefusedError | None]:
+    """Return the scheduler that runs and answers, or None and why the one that runs refuses, if one does."""
+    try:
+        return await running_service(config), None
+    except LogRefusedError as refusal:
+        return None, refusal
 
 
 async def running_service(config: ServiceConfig) -> SchedulerClient | None:

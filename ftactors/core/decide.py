@@ -7,6 +7,7 @@ answer is recorded, it has nothing to add for the same look.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from heapq import merge
 from typing import Any
 
 from ftactors.core.events import (
@@ -14,6 +15,7 @@ from ftactors.core.events import (
     AttemptPlaced,
     AttemptStarted,
     AttemptStopped,
+    Purpose,
     RankPlacement,
     RankStarted,
     Recorded,
@@ -21,20 +23,20 @@ from ftactors.core.events import (
 )
 from ftactors.core.evolve import evolve
 from ftactors.core.job import Attempt, Job
-from ftactors.core.phases import HOLDING_PHASES, TERMINAL_PHASES, WAITING_PHASES, Phase
+from ftactors.core.phases import HOLDING_PHASES, WAITING_PHASES, Phase
 from ftactors.core.placement import (
+    Need,
     free_capacity,
     holds_preparation,
     holds_training_share,
-    in_order,
     need_of,
     place,
     preparation_need,
-    purpose_of,
 )
 from ftactors.core.reports import cancelled, failed
 from ftactors.core.seen import Process, ProcessKey, Seen
 from ftactors.core.state import State
+from ftactors.core.turns import Turn, in_turn, purpose_of, turn_of
 from ftactors.core.work import Failed
 
 
@@ -46,17 +48,15 @@ def decide(state: State, seen: Seen, now: float) -> list[AnyJobEvent]:
         seen: The last look at the cluster.
         now: The service's clock, in seconds.
     """
-    jobs = dict(state.jobs)
     facts: list[AnyJobEvent] = []
-    for job in state.jobs.values():
-        while (fact := _judge(jobs[job.job_id], state, seen, now)) is not None:
+    judged: list[Job] = []
+    for job in state.held.values():
+        while (fact := _judge(job, state, seen, now)) is not None:
             facts.append(fact)
-            jobs[job.job_id] = _after(jobs[job.job_id], fact, state.seq + len(facts), now)
-            if jobs[job.job_id].phase in TERMINAL_PHASES:
-                del jobs[job.job_id]
-                break
+            job = _after(job, fact, state.seq + len(facts), now)  # noqa: PLW2901 - as it is by now
+        judged.append(job)
     if seen.complete and state.places:
-        facts.extend(_placements(jobs, state, seen, now))
+        facts.extend(_placements(judged, state, seen, now))
     return facts
 
 
@@ -197,30 +197,52 @@ def _node_is_lost(rank: RankPlacement, seen: Seen) -> bool:
     return node is None or node.state == "dead"
 
 
-def _placements(jobs: dict[str, Job], state: State, seen: Seen, now: float) -> Iterator[AttemptPlaced]:
-    """Yield the attempts that the caps and the free capacity allow now."""
-    free = free_capacity(jobs, seen)
+def _placements(judged: list[Job], state: State, seen: Seen, now: float) -> Iterator[AttemptPlaced]:
+    """Yield the attempts that the caps and the free capacity allow now.
+
+    Args:
+        judged: The jobs that held an attempt, as they are by now: some have let it go, and may be placed again.
+    """
+    held = {job.job_id: job for job in judged if job.phase in HOLDING_PHASES}
+    freed = {job.job_id: job for job in judged if job.phase in WAITING_PHASES}
     left = {
-        "train": state.rules.max_concurrent_fine_tuning_jobs - sum(map(holds_training_share, jobs.values())),
-        "prepare": state.rules.max_concurrent_preparations - sum(map(holds_preparation, jobs.values())),
+        "train": state.rules.max_concurrent_fine_tuning_jobs - sum(map(holds_training_share, held.values())),
+        "prepare": state.rules.max_concurrent_preparations - sum(map(holds_preparation, held.values())),
     }
-    alive = attempts_alive(seen)
-    waiting = (job for job in jobs.values() if job.phase in WAITING_PHASES)
-    for job in in_order(job for job in waiting if why_held_back(job, alive, now) is None):
+    free, alive = free_capacity(held, seen), attempts_alive(seen)
+    too_large: set[Need] = set()  # for what is free by now, so that a thousand jobs alike are tried once
+    for job_id in in_turn(_waiting(state, freed), lambda purpose: left[purpose] > 0):
+        job = freed.get(job_id) or state.jobs[job_id]
         purpose = purpose_of(job)
-        if left[purpose] <= 0:
-            continue
         need = preparation_need(state.rules) if purpose == "prepare" else need_of(job)
+        if need in too_large or why_held_back(job, alive, now) is not None:
+            continue
         ranks = place(need, free)
         if ranks is None:
+            too_large.add(need)
             continue
         left[purpose] -= 1
-        if purpose == "prepare":  # Ray may run it anywhere
-            ranks = tuple(rank.model_copy(update={"node_id": None}) for rank in ranks)
-        yield AttemptPlaced(
-            job_id=job.job_id,
-            attempt=job.attempts + 1,
-            purpose=purpose,
-            ranks=ranks,
-            resume_from=job.checkpoint if purpose == "train" else None,
+        yield _placed(job, purpose, ranks)
+
+
+def _waiting(state: State, freed: Mapping[str, Job]) -> dict[Purpose, Iterator[Turn]]:
+    """Return the jobs that wait, those among them that have just let their attempt go, in their order."""
+    purposes: tuple[Purpose, ...] = ("prepare", "train")
+    return {
+        purpose: merge(
+            state.turns.of(purpose), sorted(turn_of(job) for job in freed.values() if purpose_of(job) == purpose)
         )
+        for purpose in purposes
+    }
+
+
+def _placed(job: Job, purpose: Purpose, ranks: tuple[RankPlacement, ...]) -> AttemptPlaced:
+    if purpose == "prepare":  # Ray may run it anywhere
+        ranks = tuple(rank.model_copy(update={"node_id": None}) for rank in ranks)
+    return AttemptPlaced(
+        job_id=job.job_id,
+        attempt=job.attempts + 1,
+        purpose=purpose,
+        ranks=ranks,
+        resume_from=job.checkpoint if purpose == "train" else None,
+    )

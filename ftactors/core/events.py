@@ -371,6 +371,20 @@ AnyJobEvent = (
 )
 AnyEvent = AnyServiceEvent | AnyJobEvent
 TERMINAL = (JobCancelled, JobFailed, JobCompleted)
+VITAL = (
+    *TERMINAL,
+    LogOpened,
+    ServiceStopRequested,
+    CancelRequested,
+    YieldRequested,
+    AttemptStarted,
+    AttemptStopped,
+    AttemptFailed,
+    DatasetPrepared,
+    DatasetLost,
+    CheckpointSaved,
+)
+"""What is recorded even while the disk is full, from a reserve: work ends, gives its share back, or is not lost."""
 
 EVENTS: TypeAdapter[AnyEvent] = TypeAdapter(Annotated[AnyEvent, Field(discriminator="type")])
 """Reads any stored event."""

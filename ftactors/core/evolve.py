@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, assert_never
 
 from ftactors.core.errors import IllegalEventError, StaleReportError
@@ -34,8 +33,10 @@ from ftactors.core.events import (
 )
 from ftactors.core.job import TRAINING_STAGES, Attempt, Cancel, Failure, Job
 from ftactors.core.phases import HOLDING_PHASES, PURPOSE_OF, TRANSITIONS, WAITING_PHASES, EventType, Phase
+from ftactors.core.replacing import replace
 
 _FAILURES_KEPT = 10
+_REQUESTS_KEPT = 20
 
 
 def evolve(job: Job | None, recorded: Recorded) -> Job:
@@ -55,7 +56,7 @@ def evolve(job: Job | None, recorded: Recorded) -> Job:
     changed = _change(job, event, recorded.at, recorded.seq)
     if phase in WAITING_PHASES and job.phase not in WAITING_PHASES:
         changed = replace(changed, waiting_since=recorded.at)
-    held = changed.attempt if phase in HOLDING_PHASES else None
+    held = _counted(changed.attempt, event) if phase in HOLDING_PHASES else None
     return replace(changed, phase=phase, attempt=held, seq=recorded.seq, job_seq=job.job_seq + 1)
 
 
@@ -114,7 +115,6 @@ def _guard(job: Job, event: JobEvent) -> None:
 
 
 def _change(job: Job, event: AnyJobEvent, at: float, seq: int) -> Job:  # noqa: C901, PLR0911, PLR0912 - one case an event
-    job = _count_report(job, event)
     match event:
         case JobSubmitted():
             raise IllegalEventError(f"job {job.job_id!r} was submitted before")
@@ -144,10 +144,11 @@ def _change(job: Job, event: AnyJobEvent, at: float, seq: int) -> Job:  # noqa: 
             return replace(job, retry_at=at, **_NO_STAGE)
         case AttemptFailed():
             return _attempt_failed(job, event, at)
-        case PauseRequested():
-            return replace(job, paused=True)
-        case ResumeRequested():
-            return replace(job, paused=False)
+        case PauseRequested() | ResumeRequested():
+            asked = (*job.asked, event.request_id)[-_REQUESTS_KEPT:]
+            return replace(job, paused=isinstance(event, PauseRequested), asked=asked)
+        case CancelRequested() if job.cancel is not None:
+            return replace(job, cancel=replace(job.cancel, again=(*job.cancel.again, event.request_id)))
         case CancelRequested():
             return replace(job, cancel=Cancel(event.request_id, event.by, event.grace_s, at))
         case JobCancelled() | JobFailed() | JobCompleted():
@@ -163,10 +164,10 @@ def _more(warnings: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*warnings, *new)))
 
 
-def _count_report(job: Job, event: JobEvent) -> Job:
-    if isinstance(event, ReportedEvent) and event.report is not None and job.attempt is not None:
-        return replace(job, attempt=replace(job.attempt, report=event.report))
-    return job
+def _counted(attempt: Attempt | None, event: JobEvent) -> Attempt | None:
+    if attempt is None or not isinstance(event, ReportedEvent) or event.report is None:
+        return attempt
+    return replace(attempt, report=event.report)
 
 
 def _placed(job: Job, event: AttemptPlaced, at: float, seq: int) -> Job:

@@ -26,7 +26,7 @@ TRAINING_STAGES: frozenset[Stage] = frozenset({"training", "knowledge", "skills"
 """The stages whose steps are the job's steps."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: see `replacing.py`
 class Attempt:
     """The attempt that a job holds a share for."""
 
@@ -64,7 +64,7 @@ class Failure:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cancel:
     """A request to cancel."""
 
@@ -72,9 +72,16 @@ class Cancel:
     by: str
     grace_s: float
     at: float
+    again: tuple[str, ...] = ()
+    """Requests that came after it: they change nothing, but each gets the same answer when it is repeated."""
+
+    @property
+    def request_ids(self) -> tuple[str, ...]:
+        """All requests, this one first."""
+        return (self.request_id, *self.again)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Job:
     """All that is known of one job."""
 
@@ -87,6 +94,8 @@ class Job:
     job_seq: int
     phase: Phase = Phase.SUBMITTED
     paused: bool = False
+    asked: tuple[str, ...] = ()
+    """The last requests to pause or resume, so that a repeated one does nothing."""
     attempts: int = 0
     """The number of the newest attempt."""
     attempt: Attempt | None = None

@@ -100,7 +100,7 @@ TRANSITIONS: Mapping[Phase, Mapping[EventType, Phase]] = MappingProxyType(
             JobCompleted: Phase.COMPLETED,
             CancelRequested: Phase.CANCELLING,
         },
-        Phase.CANCELLING: {JobCancelled: Phase.CANCELLED},
+        Phase.CANCELLING: {JobCancelled: Phase.CANCELLED, CancelRequested: Phase.CANCELLING},
         Phase.COMPLETED: {},
         Phase.FAILED: {},
         Phase.CANCELLED: {},

@@ -1,4 +1,4 @@
-"""Which job goes on which node and share. First fit; the order is priority, then submission.
+"""Which job goes on which node and share. First fit.
 
 A node's devices are bins of 1,000 thousandths. What our attempts hold comes from the log, what others on the cluster
 use from what Ray says is free.
@@ -6,12 +6,12 @@ use from what Ray says is free.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ftactors.core.events import Purpose, RankPlacement
+from ftactors.core.events import RankPlacement
 from ftactors.core.job import Job
-from ftactors.core.phases import HOLDING_PHASES, Phase
+from ftactors.core.phases import HOLDING_PHASES
 from ftactors.core.seen import Node, Seen
 from ftactors.core.service_config import ServiceConfig
 
@@ -78,25 +78,21 @@ def need_of(job: Job) -> Need:
     )
 
 
-def purpose_of(job: Job) -> Purpose:
-    """Return what a waiting job's next attempt is for."""
-    return "prepare" if job.phase is Phase.SUBMITTED else "train"
+def free_capacity(held: Mapping[str, Job], seen: Seen) -> list[Free]:
+    """Return what is free on each node that is up.
 
-
-def in_order(jobs: Iterable[Job]) -> list[Job]:
-    """Return waiting jobs in the order in which they go."""
-    return sorted(jobs, key=lambda job: (-job.priority, job.submitted_seq))
-
-
-def free_capacity(jobs: Mapping[str, Job], seen: Seen) -> list[Free]:
-    """Return what is free on each node that is up."""
+    Args:
+        held: The jobs that hold an attempt.
+        seen: The last look at the cluster.
+    """
     free = {node.node_id: _bare(node) for node in seen.nodes.values() if node.state == "up"}
     used_by_us = {node_id: [0.0, 0.0, 0.0] for node_id in free}
-    for job, placed, node_id, device in _held(jobs):
+    up = {(key.job_id, key.attempt) for key, found in seen.processes.items() if found.state == "up"}
+    for job, placed, node_id, device in _shares(held):
         if node_id not in free:
             continue
         free[node_id].take(placed.gpu_thousandths, placed.cpus, placed.mem_gib, device)
-        if _is_seen(job, seen):
+        if (job.job_id, job.attempts) in up:
             for index, amount in enumerate((placed.gpu_thousandths, placed.cpus, placed.mem_gib)):
                 used_by_us[node_id][index] += amount
     for node_id, there in free.items():
@@ -150,8 +146,8 @@ def _bare(node: Node) -> Free:
     return Free(node, [WHOLE] * node.gpus, node.cpus, node.mem_gib)
 
 
-def _held(jobs: Mapping[str, Job]) -> Iterator[tuple[Job, RankPlacement, str | None, int | None]]:
-    for job in jobs.values():
+def _shares(held: Mapping[str, Job]) -> Iterator[tuple[Job, RankPlacement, str | None, int | None]]:
+    for job in held.values():
         if job.attempt is None:
             continue
         for rank, placed in enumerate(job.attempt.ranks):
@@ -162,16 +158,6 @@ def _held(jobs: Mapping[str, Job]) -> Iterator[tuple[Job, RankPlacement, str | N
 
 def _index(device: str) -> int | None:
     return int(device) if device.isdecimal() else None
-
-
-def _is_seen(job: Job, seen: Seen) -> bool:
-    return any(
-        key.job_id == job.job_id
-        and job.attempt is not None
-        and key.attempt == job.attempt.number
-        and found.state == "up"
-        for key, found in seen.processes.items()
-    )
 
 
 def _take_others(free: Free, used_by_us: list[float]) -> None:

@@ -15,14 +15,13 @@ from ftactors.core.placement import (
     free_capacity,
     holds_preparation,
     holds_training_share,
-    in_order,
     need_of,
     preparation_need,
-    purpose_of,
 )
 from ftactors.core.seen import Seen
 from ftactors.core.state import State
 from ftactors.core.status import Waiting
+from ftactors.core.turns import purpose_of
 
 
 def waiting_jobs(state: State, seen: Seen, now: float) -> Mapping[str, Waiting]:
@@ -44,22 +43,17 @@ class _Queue(Mapping[str, Waiting]):
         job = self._state.jobs[job_id]
         if job.phase not in WAITING_PHASES:
             raise KeyError(job_id)
-        return Waiting(self._positions[job_id], self._reason(job))
+        return Waiting(self._state.turns.position(job), self._reason(job))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._positions)
+        return iter(self._state.turns)
 
     def __len__(self) -> int:
-        return len(self._positions)
-
-    @cached_property
-    def _positions(self) -> dict[str, int]:
-        order = in_order(job for job in self._state.jobs.values() if job.phase in WAITING_PHASES)
-        return {job.job_id: position for position, job in enumerate(order, start=1)}
+        return len(self._state.turns)
 
     @cached_property
     def _free(self) -> list[Free]:
-        return free_capacity(self._state.jobs, self._seen)
+        return free_capacity(self._state.held, self._seen)
 
     @cached_property
     def _alive(self) -> dict[str, int]:
@@ -67,11 +61,11 @@ class _Queue(Mapping[str, Waiting]):
 
     @cached_property
     def _preparing(self) -> int:
-        return sum(map(holds_preparation, self._state.jobs.values()))
+        return sum(map(holds_preparation, self._state.held.values()))
 
     @cached_property
     def _training(self) -> int:
-        return sum(map(holds_training_share, self._state.jobs.values()))
+        return sum(map(holds_training_share, self._state.held.values()))
 
     def _reason(self, job: Job) -> str:
         if not self._state.places:

@@ -11,6 +11,7 @@ from ftactors.core.errors import (
     InvalidJobConfigError,
     JobNotFoundError,
     JobStateError,
+    LogRefusedError,
     ModelConflictError,
     ModelNotFoundError,
     ServiceError,
@@ -20,6 +21,7 @@ from ftactors.core.events import (
     CancelRequested,
     JobCancelled,
     JobSubmitted,
+    LogOpened,
     ModelDeleted,
     ModelImported,
     PauseRequested,
@@ -33,6 +35,22 @@ from ftactors.core.phases import WAITING_PHASES, Phase
 from ftactors.core.problems import close_names, value_of
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.state import State
+
+
+def open_log(state: State, opened: LogOpened) -> LogOpened:
+    """Return the fact that a scheduler takes the log.
+
+    Raises:
+        LogRefusedError: trainers may still run in another namespace of the same cluster, where nobody would find them.
+    """
+    last = state.service
+    if last.cluster_id != opened.cluster_id or last.namespace == opened.namespace or not state.held:
+        return opened
+    raise LogRefusedError(
+        f"the log was last opened in namespace {last.namespace!r} of this cluster, and trainers of "
+        f"{', '.join(sorted(state.held))} may still run there; this is namespace {opened.namespace!r}. Start the "
+        f"service with namespace={last.namespace!r}, or stop it there first"
+    )
 
 
 def submit(state: State, submitted: JobSubmitted) -> tuple[str, JobSubmitted | None]:
@@ -89,12 +107,14 @@ def cancel(
 ) -> tuple[bool, CancelRequested | JobCancelled | None]:
     """Return whether the job is or will be cancelled by this request, and the fact that does it.
 
-    False for a job that is unknown or has ended, as the usage guide says.
+    False for a job that is unknown or has ended, as the usage guide says. A request that finds the job being cancelled
+    is recorded too, so that it is answered the same when it is repeated after the end.
     """
     job = state.jobs.get(job_id)
     if job is None:
-        return state.cancelled_by.get(job_id) == request_id, None
-    if job.phase is Phase.CANCELLING:
+        ended = state.finished.get(job_id)
+        return ended is not None and request_id in ended.cancelled_by, None
+    if job.cancel is not None and request_id in job.cancel.request_ids:
         return True, None
     if job.phase in WAITING_PHASES:
         return True, JobCancelled(job_id=job_id, request_id=request_id, by=by)
@@ -102,25 +122,29 @@ def cancel(
 
 
 def pause(state: State, job_id: str, *, request_id: str, by: str) -> AnyJobEvent | None:
-    """Return the fact that pauses the job; None where it is paused.
+    """Return the fact that pauses the job; None where it is paused, or this request was granted before.
 
     Raises:
         JobNotFoundError: there is no such job.
         JobStateError: it has ended or is being cancelled.
     """
     job = _changeable(state, job_id, "paused")
-    return None if job.paused else PauseRequested(job_id=job_id, request_id=request_id, by=by)
+    if job.paused or request_id in job.asked:
+        return None
+    return PauseRequested(job_id=job_id, request_id=request_id, by=by)
 
 
 def resume(state: State, job_id: str, *, request_id: str, by: str) -> AnyJobEvent | None:
-    """Return the fact that resumes the job; None where it is not paused.
+    """Return the fact that resumes the job; None where it is not paused, or this request was granted before.
 
     Raises:
         JobNotFoundError: there is no such job.
         JobStateError: it has ended or is being cancelled.
     """
     job = _changeable(state, job_id, "resumed")
-    return ResumeRequested(job_id=job_id, request_id=request_id, by=by) if job.paused else None
+    if not job.paused or request_id in job.asked:
+        return None
+    return ResumeRequested(job_id=job_id, request_id=request_id, by=by)
 
 
 def _changeable(state: State, job_id: str, what: str) -> Job:
@@ -189,9 +213,10 @@ def _users_of(state: State, model: Model) -> list[str]:
 
 def start(state: State, config: ServiceConfig, *, by: str) -> ServiceStarted | None:
     """Return the fact that starts the service; None where it runs by this configuration."""
-    if state.places and state.rules == config:
+    told = config.told()
+    if state.places and state.rules == told:
         return None
-    return ServiceStarted(config=config.model_dump(mode="json"), by=by)
+    return ServiceStarted(config=told.model_dump(mode="json"), by=by)
 
 
 def stop(state: State, *, grace_s: float, by: str) -> ServiceStopRequested | None:

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from ftactors.core.config import Config, Text
 from ftactors.core.errors import ConfigurationError, InvalidServiceConfigError
+from ftactors.core.urls import without_password
 
 
 class ServiceConfig(Config):
@@ -24,7 +25,8 @@ class ServiceConfig(Config):
     runs_dir: Text | None = None
     """Where jobs without `output_dir_base` write; None: `<state_dir>/runs`."""
     log_url: Text | None = None
-    """The event log's database, `sqlite:////` and the rest of an absolute path as it is; None: one in `state_dir`."""
+    """The event log's database: `sqlite:////` and the rest of an absolute path as it is, or
+    `postgresql+psycopg://user:password@host/database`; None: an SQLite file in `state_dir`."""
     ray_address: str | None = None
     """`local`: an own Ray; `auto` or an address: that cluster; None: the running one if there is one, else an own."""
     namespace: str = Field(default="ftactors", min_length=1)
@@ -47,6 +49,15 @@ class ServiceConfig(Config):
     @field_validator("log_url")
     @classmethod
     def _a_database_we_have(cls, value: str | None) -> str | None:
-        if value is not None and (not value.startswith("sqlite:////") or value.endswith("/")):
-            raise ValueError("must be sqlite:// and the absolute path of a file: sqlite:////var/lib/ftactors/events.db")
+        if value is None or value.startswith("postgresql+psycopg://"):
+            return value
+        if not value.startswith("sqlite:////") or value.endswith("/"):
+            raise ValueError(
+                "must be sqlite:// and the absolute path of a file (sqlite:////var/lib/ftactors/events.db), or a "
+                "PostgreSQL database (postgresql+psycopg://user:password@host/database)"
+            )
         return value
+
+    def told(self) -> ServiceConfig:
+        """Return the configuration as it may be stored and shown: without the password of its database."""
+        return self.model_copy(update={"log_url": self.log_url and without_password(self.log_url)})

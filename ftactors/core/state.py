@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from json import JSONEncoder
 
 from ftactors.core.errors import IllegalEventError
 from ftactors.core.events import (
@@ -20,12 +21,15 @@ from ftactors.core.events import (
     ServiceStopRequested,
 )
 from ftactors.core.evolve import evolve
+from ftactors.core.finished import Finished
 from ftactors.core.job import Job
 from ftactors.core.models import Model, completed, imported
-from ftactors.core.phases import TERMINAL_PHASES
+from ftactors.core.phases import HOLDING_PHASES, TERMINAL_PHASES, WAITING_PHASES
 from ftactors.core.service_config import ServiceConfig
-from ftactors.core.status import FineTuningJobStatusInfo, JobStatus, describe
+from ftactors.core.status import TERMINAL_STATUSES, FineTuningJobStatusInfo, JobStatus, describe
+from ftactors.core.turns import Turns
 
+_canonical = JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode
 Undo = Callable[[], None]
 """Takes back the last change; to be called newest first."""
 
@@ -39,7 +43,7 @@ class StopRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class _Service:
+class Service:
     """The service, as of the last event about it."""
 
     config: ServiceConfig | None = None
@@ -47,6 +51,8 @@ class _Service:
     cluster_id: str | None = None
     cluster_seq: int = 0
     """Attempts placed before this event were on another cluster."""
+    namespace: str | None = None
+    """Where the trainers of the last opening are named."""
 
 
 class State:
@@ -56,21 +62,21 @@ class State:
         self.seq = 0
         self.at = 0.0
         self.epoch = 0
-        self.service = _Service()
+        self.service = Service()
         self.jobs: dict[str, Job] = {}
-        """Those that have not ended, by submission."""
-        self.finished: dict[str, FineTuningJobStatusInfo] = {}
-        self.finished_seq: dict[str, int] = {}
-        """The last event of each finished job."""
-        self.cancelled_by: dict[str, str] = {}
-        """The request that cancelled a job, so that a repeated one gets the same answer."""
+        """Those that have not ended."""
+        self.held: dict[str, Job] = {}
+        """Those of them that hold an attempt."""
+        self.turns = Turns()
+        """Those of them that wait."""
+        self.finished: dict[str, Finished] = {}
         self.models: dict[str, Model] = {}
         self.reserved: dict[str, str] = {}
         """Ids of models to come, with their jobs."""
         self.idempotency: dict[str, tuple[str, str]] = {}
         """Keys with the job and the digest of the configuration that they were used for."""
         self._submitted: list[tuple[int, str]] = []
-        self._submitted_seq: dict[str, int] = {}
+        self._live: list[tuple[int, str]] = []
         self._ended: dict[JobStatus, list[tuple[int, str]]] = {}
 
     @property
@@ -111,29 +117,48 @@ class State:
 
         return undo_all
 
+    def restore(self, job: Job) -> None:
+        """Take a job that has not ended in, as a snapshot has it."""
+        self._change(None, job)
+        self.reserved[job.new_model_id] = job.job_id
+        insort(self._submitted, (job.submitted_seq, job.job_id))
+        insort(self._live, (job.submitted_seq, job.job_id))
+
+    def restore_finished(self, job: Finished) -> None:
+        """Take a job that has ended in, as a snapshot has it."""
+        self.finished[job.job_id] = job
+        insort(self._submitted, (job.submitted_seq, job.job_id))
+        insort(self._ended.setdefault(job.status, []), (job.submitted_seq, job.job_id))
+
     def describe(self, job_id: str) -> FineTuningJobStatusInfo | None:
         """Return a job's status without its place in the queue; None if there is no such job."""
         if job_id in self.finished:
-            return self.finished[job_id]
+            return self.finished[job_id].document()
         job = self.jobs.get(job_id)
         return describe(job) if job else None
 
     def last_seq(self, job_id: str) -> int:
         """Return the seq of the job's last event, or 0 where there is no such job."""
-        job = self.jobs.get(job_id)
-        return job.seq if job else self.finished_seq.get(job_id, 0)
+        known = self.jobs.get(job_id) or self.finished.get(job_id)
+        return known.seq if known else 0
 
     def newest_first(self, status: JobStatus | None = None, *, before: str | None = None) -> Iterator[str]:
         """Yield job ids, newest first.
 
         Args:
-            status: Where given and terminal, only jobs of this status; others are for the caller to filter.
+            status: Where given, only jobs that can be of this status: of those that have not ended, all.
             before: Begin after this job.
         """
-        order = self._submitted if status is None else self._ended.get(status, self._submitted)
+        if status is None:
+            order = self._submitted
+        elif status in TERMINAL_STATUSES:
+            order = self._ended.get(status, [])
+        else:
+            order = self._live
         start = len(order)
-        if before is not None:
-            start = bisect_left(order, (self._submitted_seq.get(before, self.seq + 1), ""))
+        known = None if before is None else self.jobs.get(before) or self.finished.get(before)
+        if known is not None:
+            start = bisect_left(order, (known.submitted_seq, ""))
         for index in range(start - 1, -1, -1):
             yield order[index][1]
 
@@ -141,65 +166,74 @@ class State:
         event = recorded.event
         if not isinstance(event, JobEvent):
             raise IllegalEventError(f"{event.type} is no event of a job")
-        job_id = event.job_id
-        if job_id in self.finished:
-            status = self.finished[job_id].status
+        ended = self.finished.get(event.job_id)
+        if ended is not None:
             raise IllegalEventError(
-                f"job {job_id!r} is {status}: {event.type} cannot be recorded (allowed now: nothing)"
+                f"job {event.job_id!r} is {ended.status}: {event.type} cannot be recorded (allowed now: nothing)"
             )
-        before = self.jobs.get(job_id)
+        before = self.jobs.get(event.job_id)
         job = evolve(before, recorded)
         if before is None:
             return self._submit(job)
         if job.phase in TERMINAL_PHASES:
             return self._finish(before, job, recorded)
-        self.jobs[job_id] = job
+        self._change(before, job)
+        return lambda: self._change(job, before)
 
-        def undo() -> None:
-            self.jobs[job_id] = before
-
-        return undo
+    def _change(self, before: Job | None, after: Job | None) -> None:
+        """Put a job in the place of what it was before, in all that follows from its phase."""
+        if before is not None:
+            if before.phase in WAITING_PHASES:
+                self.turns.remove(before)
+            if after is None:
+                del self.jobs[before.job_id]
+            if after is None or after.phase not in HOLDING_PHASES:
+                self.held.pop(before.job_id, None)
+        if after is not None:
+            self.jobs[after.job_id] = after
+            if after.phase in WAITING_PHASES:
+                self.turns.add(after)
+            elif after.phase in HOLDING_PHASES:
+                self.held[after.job_id] = after
 
     def _submit(self, job: Job) -> Undo:
         submitted: JobSubmitted = job.submitted
         key, entry = submitted.idempotency_key, (job.submitted_seq, job.job_id)
-        self.jobs[job.job_id] = job
+        self._change(None, job)
         self.reserved[job.new_model_id] = job.job_id
         self._submitted.append(entry)
-        self._submitted_seq[job.job_id] = job.submitted_seq
+        self._live.append(entry)
         if key is not None:
             self.idempotency[key] = (job.job_id, submitted.config_digest)
 
         def undo() -> None:
-            del self.jobs[job.job_id], self.reserved[job.new_model_id]
-            del self._submitted_seq[job.job_id]
+            self._change(job, None)
+            del self.reserved[job.new_model_id]
             self._submitted.remove(entry)
+            self._live.remove(entry)
             if key is not None:
                 del self.idempotency[key]
 
         return undo
 
     def _finish(self, before: Job, job: Job, recorded: Recorded) -> Undo:
-        job_id, event = job.job_id, recorded.event
-        document, entry = describe(job), (job.submitted_seq, job.job_id)
-        ended = self._ended.setdefault(document.status, [])
-        order = list(self.jobs)
-        del self.jobs[job_id], self.reserved[job.new_model_id]
-        self.finished[job_id] = document
-        self.finished_seq[job_id] = job.seq
+        event, entry = recorded.event, (job.submitted_seq, job.job_id)
+        finished = _finished(job)
+        ended = self._ended.setdefault(finished.status, [])
+        self._change(before, None)
+        del self.reserved[job.new_model_id]
+        del self._live[bisect_left(self._live, entry)]
+        self.finished[job.job_id] = finished
         insort(ended, entry)
-        if isinstance(event, JobCancelled):
-            self.cancelled_by[job_id] = event.request_id
         if isinstance(event, JobCompleted):
             self.models[event.model.id] = completed(event, recorded.seq, recorded.at)
 
         def undo() -> None:
-            self.jobs[job_id] = before
-            self.jobs = {known: self.jobs[known] for known in order}
-            self.reserved[job.new_model_id] = job_id
-            del self.finished[job_id], self.finished_seq[job_id]
+            self._change(None, before)
+            self.reserved[job.new_model_id] = job.job_id
+            insort(self._live, entry)
+            del self.finished[job.job_id]
             ended.remove(entry)
-            self.cancelled_by.pop(job_id, None)
             if isinstance(event, JobCompleted):
                 del self.models[event.model.id]
 
@@ -209,15 +243,19 @@ class State:
         service, models = self.service, self.models
         match event:
             case LogOpened():
-                if event.cluster_id != service.cluster_id:
-                    self.service = _Service(service.config, service.stop, event.cluster_id, recorded.seq)
+                moved = event.cluster_id != service.cluster_id
+                self.service = replace(
+                    service,
+                    cluster_id=event.cluster_id,
+                    cluster_seq=recorded.seq if moved else service.cluster_seq,
+                    namespace=event.namespace,
+                )
             case ServiceStarted():
                 known = {name: value for name, value in event.config.items() if name in ServiceConfig.model_fields}
                 config = ServiceConfig.model_validate(known)
-                self.service = _Service(config, None, service.cluster_id, service.cluster_seq)
+                self.service = replace(service, config=config, stop=None)
             case ServiceStopRequested():
-                stop = StopRequest(recorded.at, event.grace_s)
-                self.service = _Service(service.config, stop, service.cluster_id, service.cluster_seq)
+                self.service = replace(service, stop=StopRequest(recorded.at, event.grace_s))
             case ModelImported():
                 self._refuse_known(event.model_id)
                 model = imported(event, recorded.seq, recorded.at, models.get(event.base or ""))
@@ -241,3 +279,21 @@ class State:
         model = self.models.get(event.model_id)
         if model is None or model.registered_seq != event.registered_seq:
             raise IllegalEventError(f"model {event.model_id!r} of event {event.registered_seq} is not registered")
+
+
+def _finished(job: Job) -> Finished:
+    document = describe(job)
+    return Finished(
+        job_id=job.job_id,
+        submitted_seq=job.submitted_seq,
+        seq=job.seq,
+        status=document.status,
+        json=_canonical(document.model_dump(mode="json")).encode(),
+        cancelled_by=_cancelled_by(job),
+    )
+
+
+def _cancelled_by(job: Job) -> tuple[str, ...]:
+    if not isinstance(job.ended, JobCancelled):
+        return ()
+    return job.cancel.request_ids if job.cancel else (job.ended.request_id,)

@@ -12,7 +12,7 @@ from ftactors.core.assignment import work_of
 from ftactors.core.decide import process_keys, stops
 from ftactors.core.events import RankPlacement
 from ftactors.core.job import Attempt, Job
-from ftactors.core.phases import HOLDING_PHASES, Phase
+from ftactors.core.phases import Phase
 from ftactors.core.seen import Process, ProcessKey, Seen
 from ftactors.core.state import State
 from ftactors.core.work import Work
@@ -61,9 +61,9 @@ def wanted(state: State, seen: Seen, now: float) -> list[Command]:
     """Return the commands to give now."""
     commands: list[Command] = []
     kept: set[ProcessKey] = set()
-    for job in state.jobs.values():
+    for job in state.held.values():
         attempt = job.attempt
-        if attempt is None or job.phase not in HOLDING_PHASES:
+        if attempt is None:
             continue
         for key, placed in zip(process_keys(job), attempt.ranks, strict=True):
             found = seen.processes.get(key)

@@ -173,6 +173,8 @@ AnyWord = (
     Prepared | DatasetMissing | StageBegun | Progress | CheckpointWritten | Evaluated | Stopped | Failed | Published
 )
 LAST_WORDS = (Prepared, DatasetMissing, Stopped, Failed, Published)
+URGENT_WORDS = (*LAST_WORDS, CheckpointWritten)
+"""Those that end something, or keep work from being lost."""
 WORDS: TypeAdapter[AnyWord] = TypeAdapter(Annotated[AnyWord, Field(discriminator="type")])
 """Reads any word."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import suppress
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
@@ -19,6 +20,20 @@ def this_process() -> str:
     return f"pid {os.getpid()} on host {socket.gethostname()}"
 
 
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who opens a log, as far as it is more than a process."""
+
+    id: str = ""
+    """Of the scheduler, kept when its process ends and another goes on in its place; empty: of no scheduler."""
+    again: bool = False
+    """Whether it goes on where a process before it left off. Then the log must not have been taken meanwhile."""
+
+    def lost_to(self, holder_id: str) -> bool:
+        """Return whether the log, which was opened last under this id, was taken from this owner."""
+        return self.again and holder_id not in {"", self.id}
+
+
 class OwnerFile:
     """The name of the process that holds a database, for whoever asks for it next."""
 
@@ -26,9 +41,15 @@ class OwnerFile:
         self._path = path
 
     def write(self) -> None:
-        """Name this process."""
-        with suppress(OSError), open(self._path, "w", encoding="utf-8", opener=_private) as file:
-            file.write(f"{this_process()}\n")
+        """Name this process, in the place of the one before: on a full disk there may be no other place."""
+        with suppress(OSError):
+            descriptor = _private(str(self._path), os.O_WRONLY | os.O_CREAT)
+            try:
+                name = f"{this_process()}\n".encode()
+                os.pwrite(descriptor, name, 0)
+                os.ftruncate(descriptor, len(name))
+            finally:
+                os.close(descriptor)
 
     def read(self) -> str:
         """Return the name of the process that took the database last."""

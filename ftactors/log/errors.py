@@ -16,6 +16,14 @@ class LogDamagedError(LogRefusedError):
         return self.message
 
 
+class LogTakenError(LogRefusedError):
+    """Another scheduler has taken the log, and what this one knows is of the past."""
+
+
+class LogTooNewError(LogRefusedError):
+    """A newer version of ftactors wrote to the log; the message names it."""
+
+
 class LogViolatedError(LogError):
     """A unique index refused the rows, and nothing was recorded: the owner has a bug, or there are two writers."""
 

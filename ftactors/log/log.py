@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from ftactors.core.errors import LogError, LogFullError, LogRefusedError
 from ftactors.core.events import Recorded
+from ftactors.log.errors import LogDamagedError
 from ftactors.log.protocol import Storage
-from ftactors.log.rows import START, Head, Row, recorded_of, row_of
+from ftactors.log.reader import Reader
+from ftactors.log.rows import START, Head, Mark, Row, row_of
 from ftactors.log.verify import verified
+
+T = TypeVar("T")
+_PAGE = 1_000
+_LEISURE = 4.0
+"""How long checking in the background rests, in times of how long it works: commits go first."""
 
 
 class EventLog:
     """Events in their order, committed in groups by one writer thread.
 
-    All but `open` belongs to one event loop. What is appended in one step of that loop is committed in one
-    transaction, together with all that waited while the transaction before it was on its way.
+    All but `open`, `has` and `replay` belongs to one event loop. What is appended in one step of that loop is committed
+    in one transaction, together with all that waited while the transaction before it was on its way.
 
     Args:
         on_undone: Called with the seq of the first event that will never be on disk, because the disk is full or
@@ -27,6 +38,9 @@ class EventLog:
         on_fatal: Called when it is not known whether events are on disk, or the log is broken. Only opening the log
             anew can tell, in a new process.
     """
+
+    tight = False
+    """Whether the disk was full, and the reserve is not whole again: only what is vital should be appended."""
 
     def __init__(
         self, storage: Storage, *, on_undone: Callable[[int], None], on_fatal: Callable[[BaseException], None]
@@ -37,6 +51,7 @@ class EventLog:
         self._on_fatal = on_fatal
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ftactors-log")
         self._refusal: LogRefusedError | None = LogRefusedError("the log is not open, or not yet replayed to its end")
+        self._opened = Head(START, 0)
         self._queue: list[Row] = []
         self._appended = START
         self._committed = START
@@ -54,22 +69,56 @@ class EventLog:
         return self._committed.seq
 
     @property
+    def head(self) -> Head:
+        """The newest event that is on disk, and this opening; what was found at opening, while that is not replayed."""
+        return self._opened if self._committed.seq < self._opened.end.seq else Head(self._committed, self.epoch)
+
+    @property
+    def mark(self) -> Mark:
+        """The place of the newest event, on disk or not."""
+        return self._appended
+
+    @property
     def refusal(self) -> LogRefusedError | None:
         """Why nothing can be appended; None when it can."""
         return self._refusal
 
-    def open(self) -> Iterator[Recorded]:
-        """Take the log, and return all its events, oldest first. May block; any thread may call it and iterate.
-
-        Events can be appended once the iterator has come to its end. Where it raises, what it gave is sound.
+    def open(self) -> Head:
+        """Take the log. May block; any thread may call it.
 
         Raises:
-            LogRefusedError: another holds the log; while iterating: it is damaged, or newer than this version.
+            LogRefusedError: another holds the log, or it is damaged, or newer than this version.
             LogFullError: the disk is full.
         """
         head = self._storage.open()
         self.epoch = head.epoch
-        return self._replayed(head)
+        self._opened = head
+        return head
+
+    def replay(self, after: Mark = START) -> Iterator[Recorded]:
+        """Yield all events after a place, oldest first. May block; any thread may iterate.
+
+        Events can be appended once the iterator has come to its end. Where it raises, what it gave is sound, and can be
+        read for ever, but nothing can be appended.
+
+        Raises:
+            LogDamagedError: the log is not what was written, or has not the place to begin after.
+            LogTooNewError: it holds what only a newer version of ftactors knows.
+        """
+        self._appended = self._committed = after
+        try:
+            reader = Reader()
+            for row in verified(self._storage.read(after=after.seq), self._opened, after):
+                yield reader.recorded(row)
+                self._appended = self._committed = row.mark
+        except LogRefusedError as error:
+            self._refusal = error
+            raise
+        self._refusal = None
+
+    def has(self, mark: Mark) -> bool:
+        """Return whether the log has this very place. May block; to be asked before the replay."""
+        return any(row.mark == mark for row in self._storage.read(after=mark.seq - 1, limit=1))
 
     def append(self, recorded: Recorded) -> None:
         """Put the event on its way to the disk.
@@ -114,29 +163,52 @@ class EventLog:
 
     async def read(self, *, after: int = 0, job_id: str | None = None, limit: int | None = None) -> list[Recorded]:
         """Return events that are on disk and have a greater seq than `after`, of one job or of all, oldest first."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._writer, self._read, after, job_id, limit)
+        reader = Reader()
+        return [reader.recorded(row) for row in await self.rows(after=after, job_id=job_id, limit=limit)]
+
+    async def rows(self, *, after: int = 0, job_id: str | None = None, limit: int | None = None) -> list[Row]:
+        """Return the rows of events as they are stored, of which `read` returns the events."""
+        return await self._in_writer(lambda: list(self._storage.read(after=after, job_id=job_id, limit=limit)))
+
+    async def refill(self) -> None:
+        """Find out whether there is room on the disk again, if it was full."""
+        if self.tight:
+            self.tight = not await self._in_writer(self._storage.refill)
+
+    async def check(self, until: Mark) -> None:
+        """Verify the events up to a place that was not replayed, at leisure; refuse the log where one is damaged.
+
+        Raises:
+            LogDamagedError: an event is not what was written.
+        """
+        last = START
+        while last.seq < until.seq:
+            began = time.perf_counter()
+            try:
+                last = await self._in_writer(partial(self._checked_page, last, until))
+            except LogDamagedError as error:
+                self._refusal = error  # what is queued may still be committed: it was legal when it was appended
+                raise
+            await asyncio.sleep(_LEISURE * (time.perf_counter() - began))
 
     async def close(self) -> None:
         """Bring what was appended to the disk, and give the log back."""
         self._refusal = self._refusal or LogRefusedError("the log is closed")
         while self._draining is not None:
             await asyncio.wait([self._draining])
-        await asyncio.get_running_loop().run_in_executor(self._writer, self._storage.close)
+        await self._in_writer(self._storage.close)
         self._writer.shutdown()
 
-    def _replayed(self, head: Head) -> Iterator[Recorded]:
-        try:
-            for row in verified(self._storage.read(), head):
-                yield recorded_of(row)
-        except LogRefusedError as error:
-            self._refusal = error
-            raise
-        self._appended = self._committed = head.end
-        self._refusal = None
+    async def _in_writer(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._writer, work)
 
-    def _read(self, after: int, job_id: str | None, limit: int | None) -> list[Recorded]:
-        return [recorded_of(row) for row in self._storage.read(after=after, job_id=job_id, limit=limit)]
+    def _checked_page(self, after: Mark, until: Mark) -> Mark:
+        """Return the last place of the page of rows after `after`, all of which are as they were written."""
+        rows = list(self._storage.read(after=after.seq, limit=min(_PAGE, until.seq - after.seq)))
+        end = rows[-1].mark if rows and rows[-1].seq < until.seq else until
+        for _ in verified(rows, replace(self._opened, end=end, witness=None), after):
+            pass
+        return end
 
     def _start_draining(self) -> None:
         self._draining = asyncio.get_running_loop().create_task(self._drain())
@@ -166,6 +238,8 @@ class EventLog:
         self._appended = self._committed
         if isinstance(error, LogRefusedError):
             self._refusal = error
+        else:
+            self.tight = True
         self._on_undone(self._committed.seq + 1)
         self._fail_waiting(error)
 

@@ -9,9 +9,9 @@ from itertools import islice
 from operator import attrgetter
 
 from ftactors.core.errors import LogFullError, LogRefusedError
-from ftactors.log.beside import this_process
-from ftactors.log.errors import LogViolatedError
-from ftactors.log.rows import START, Head, Row, unique_keys
+from ftactors.log.beside import Owner, this_process
+from ftactors.log.errors import LogTakenError, LogViolatedError
+from ftactors.log.rows import START, Head, Mark, Row, unique_keys
 
 
 @dataclass
@@ -23,43 +23,66 @@ class MemoryDisk:
     """Those of all rows that no other row may have."""
     epoch: int = 0
     owner: str = "nobody"
+    owner_id: str = ""
     room: int | None = None
     """How many more rows fit; None: any number."""
+    reserve: int = 0
+    """How many rows are set aside, beside `room`, for what must be written when there is no more room."""
+    given_back: bool = False
+    """Whether the reserve is a part of `room` now."""
+
+    @property
+    def end(self) -> Mark:
+        """The last row."""
+        return self.rows[-1].mark if self.rows else START
 
 
 class MemoryStorage:
     """A storage on a `MemoryDisk`. As with a database server, the one that opened it last may write."""
 
-    def __init__(self, disk: MemoryDisk | None = None) -> None:
+    def __init__(self, disk: MemoryDisk | None = None, *, owner: Owner | None = None) -> None:
         self.disk = MemoryDisk() if disk is None else disk
+        self._owner = owner or Owner()
         self._epoch: int | None = None
+        self._snapshot: list[Row] | None = None
 
     def open(self) -> Head:
         """Take the log; see `Storage`."""
-        self.disk.epoch += 1
-        self.disk.owner = this_process()
-        self._epoch = self.disk.epoch
-        return Head(end=self.disk.rows[-1].mark if self.disk.rows else START, epoch=self._epoch)
+        disk = self.disk
+        if self._owner.lost_to(disk.owner_id):
+            raise LogTakenError(
+                f"the log in memory was taken by {disk.owner} (epoch {disk.epoch}, event {disk.end.seq}) since this "
+                f"scheduler had it; this is {this_process()}"
+            )
+        disk.epoch += 1
+        disk.owner, disk.owner_id = this_process(), self._owner.id
+        self._epoch = disk.epoch
+        return Head(disk.end, self._epoch)
+
+    def look(self) -> Head | None:
+        """Open the log for reading alone; see `Storage`."""
+        if not self.disk.epoch:
+            return None
+        self._snapshot = self.disk.rows.copy()
+        return Head(self.disk.end, self.disk.epoch + 1)
 
     def read(self, *, after: int = 0, job_id: str | None = None, limit: int | None = None) -> Iterator[Row]:
         """Yield committed rows; see `Storage`."""
-        rows = self.disk.rows[bisect_right(self.disk.rows, after, key=attrgetter("seq")) :]
-        return islice((row for row in rows if job_id is None or row.job_id == job_id), limit)
+        rows = self.disk.rows if self._snapshot is None else self._snapshot
+        newer = rows[bisect_right(rows, after, key=attrgetter("seq")) :]
+        return islice((row for row in newer if job_id is None or row.job_id == job_id), limit)
 
     def write(self, rows: Sequence[Row]) -> None:
         """Commit the rows, all or none; see `Storage`."""
         disk = self.disk
         if self._epoch is None:
-            raise LogRefusedError("the log in memory is not open")
-        if self._epoch != disk.epoch:
-            raise LogRefusedError(
-                f"the log was taken by {disk.owner} (epoch {disk.epoch}); "
-                f"this is {this_process()} (epoch {self._epoch})"
+            raise LogRefusedError("the log in memory is not open for writing")
+        if (self._epoch, rows[0].seq - 1) != (disk.epoch, disk.end.seq):
+            raise LogTakenError(
+                f"the log in memory was taken by {disk.owner} (epoch {disk.epoch}, event {disk.end.seq}); "
+                f"this is {this_process()} (epoch {self._epoch}, event {rows[0].seq - 1})"
             )
-        if disk.room is not None and disk.room < len(rows):
-            raise LogFullError(
-                f"the log in memory has room for {disk.room} more events; {len(rows)} were to be written"
-            )
+        self._check_room(len(rows))
         keys: set[tuple[str | int | None, ...]] = set()
         for key in (key for row in rows for key in unique_keys(row)):
             if key in disk.keys or key in keys:
@@ -70,6 +93,24 @@ class MemoryStorage:
         if disk.room is not None:
             disk.room -= len(rows)
 
+    def refill(self) -> bool:
+        """Set the reserve aside again, if there is room for it twice; see `Storage`."""
+        disk = self.disk
+        if disk.given_back and (disk.room is None or disk.room >= 2 * disk.reserve):
+            disk.given_back = False
+            if disk.room is not None:
+                disk.room -= disk.reserve
+        return not disk.given_back
+
     def close(self) -> None:
         """Give the log back."""
         self._epoch = None
+
+    def _check_room(self, wanted: int) -> None:
+        disk = self.disk
+        if disk.room is None or wanted <= disk.room:
+            return
+        room = disk.room
+        if not disk.given_back:
+            disk.given_back, disk.room = True, room + disk.reserve
+        raise LogFullError(f"the log in memory has room for {room} more events; {wanted} were to be written")

@@ -9,14 +9,24 @@ from ftactors.log.rows import Head, Row
 
 
 class Storage(Protocol):
-    """Rows in a database. Used by one thread at a time; opened once, not again after `close`."""
+    """Rows in a database. Used by one thread at a time; opened once, or looked at, not again after `close`."""
 
     def open(self) -> Head:
         """Take the log: from now on whoever had it before can no longer write.
 
         Raises:
+            LogTakenError: this owner had it before, and another has taken it since.
+            LogTooNewError: a newer version wrote it.
             LogRefusedError: another process holds it, or it cannot be read; the message says which.
             LogFullError: its disk has no room for the opening.
+        """
+
+    def look(self) -> Head | None:
+        """Open the log for reading alone, and take it from nobody; None where there is none, and none is made.
+
+        Raises:
+            LogTooNewError: a newer version wrote it.
+            LogRefusedError: another process holds it, or it cannot be read; the message says which.
         """
 
     def read(self, *, after: int = 0, job_id: str | None = None, limit: int | None = None) -> Iterator[Row]:
@@ -24,17 +34,21 @@ class Storage(Protocol):
 
         Raises:
             LogDamagedError: the database cannot be read on.
+            LogRefusedError: it does not answer any more.
         """
 
     def write(self, rows: Sequence[Row]) -> None:
         """Commit the rows, all or none. They are on disk when this returns.
 
         Raises:
-            LogFullError: the disk is full; nothing was written.
+            LogFullError: the disk is full; nothing was written, and the reserve was given back to the disk.
             LogViolatedError: a row that must be unique is not; nothing was written.
-            LogRefusedError: another has taken the log; nothing was written.
+            LogTakenError: another has taken the log; nothing was written.
             OutcomeUnknownError: the rows may be there or not.
         """
+
+    def refill(self) -> bool:
+        """Set aside again what was given back to a full disk; return whether the reserve is whole."""
 
     def close(self) -> None:
         """Give the log back. What was not written stays unwritten."""

@@ -10,8 +10,11 @@ from typing import NamedTuple, get_args
 
 from pydantic import ValidationError
 
-from ftactors.core.errors import LogError, LogRefusedError
+from ftactors import __version__
+from ftactors.core.errors import LogError
 from ftactors.core.events import EVENTS, TERMINAL, AnyEvent, AttemptPlaced, Event, Recorded
+from ftactors.log.errors import LogTooNewError
+from ftactors.log.upcast import UPCASTERS, Upcasters, upcast
 
 HASH_BYTES = 32
 
@@ -81,9 +84,13 @@ def row_of(recorded: Recorded, previous: bytes) -> Row:
     """Return the row of an event, chained to the hash of the row before it.
 
     Raises:
-        LogError: the event holds what JSON in UTF-8 cannot, such as half of a surrogate pair.
+        LogError: the event holds what cannot be stored: half of a surrogate pair, which is no UTF-8, or a key with a
+            NUL character, which PostgreSQL refuses.
     """
     event = recorded.event
+    for key in ("job_id", "idempotency_key"):
+        if "\0" in (getattr(event, key, None) or ""):
+            raise LogError(f"event {recorded.seq} ({event.type}) cannot be stored: {key} has a NUL character in it")
     columns = (
         recorded.seq,
         getattr(event, "job_id", None),
@@ -103,24 +110,27 @@ def row_of(recorded: Recorded, previous: bytes) -> Row:
         raise LogError(f"event {recorded.seq} ({event.type}) cannot be stored: {error}") from error
 
 
-def recorded_of(row: Row) -> Recorded:
-    """Return the event of a row.
+def recorded_of(row: Row, *, writer: str | None = None, upcasters: Upcasters = UPCASTERS) -> Recorded:
+    """Return the event of a row; see `Reader` for the events of many.
+
+    Args:
+        row: The row.
+        writer: The version of ftactors that wrote it, where that is known.
+        upcasters: How events of older versions are read.
 
     Raises:
-        LogRefusedError: a newer version of ftactors wrote it.
+        LogTooNewError: a newer version of ftactors wrote it.
     """
-    if (row.type, row.v) not in KNOWN:
-        raise LogRefusedError(
-            f"event {row.seq} is {row.type!r} in version {row.v}, which this version of ftactors does not know: "
-            f"the log was written by a newer one; use that"
-        )
+    name, payload = (row.type, row.v), row.payload
+    if name not in KNOWN:
+        upcasted = upcast(name, payload, KNOWN, upcasters)
+        if upcasted is None:
+            raise _too_new(row, f"in version {row.v}, which", writer)
+        payload = upcasted
     try:
-        event = EVENTS.validate_json(row.payload)
+        event = EVENTS.validate_json(payload)
     except ValidationError as error:
-        raise LogRefusedError(
-            f"event {row.seq} is {row.type!r} with contents that this version of ftactors does not know: "
-            f"the log was written by a newer one; use that ({error})"
-        ) from error
+        raise _too_new(row, f"with contents ({_where(error)}) that", writer) from error
     return Recorded(seq=row.seq, at=row.at, epoch=row.epoch, event=event, job_seq=row.job_seq)
 
 
@@ -142,3 +152,17 @@ def chained(previous: bytes, columns: tuple[object, ...], payload: object) -> by
     JSON escapes line feeds, so no two rows give the same bytes.
     """
     return blake2b(previous + f"{_header(columns)}\n{payload}".encode(), digest_size=HASH_BYTES).digest()
+
+
+def _too_new(row: Row, what: str, writer: str | None) -> LogTooNewError:
+    if writer in {None, __version__}:
+        source = "a newer one wrote it; install that"
+    else:
+        source = f"it was written by ftactors {writer}; install {writer} or newer"
+    return LogTooNewError(f"event {row.seq} is {row.type!r} {what} ftactors {__version__} does not know: {source}")
+
+
+def _where(error: ValidationError) -> str:
+    """Return the paths of the fields that were not understood."""
+    paths = (".".join(map(str, problem["loc"][1:])) for problem in error.errors(include_url=False))
+    return ", ".join(dict.fromkeys(filter(None, paths))) or "no JSON of an event"

@@ -4,48 +4,81 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
-from sqlalchemy import Connection, Select, insert, select, update
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy import Compiled, Connection, insert, inspect, select, update
+from sqlalchemy.exc import DBAPIError
 
+import ftactors
 from ftactors.core.errors import LogError, LogFullError, LogRefusedError
-from ftactors.log.beside import Witness, this_process
-from ftactors.log.errors import LogDamagedError, LogViolatedError, OutcomeUnknownError
+from ftactors.log.beside import Owner, Witness, this_process
+from ftactors.log.errors import LogDamagedError, LogTakenError, LogTooNewError, LogViolatedError, OutcomeUnknownError
 from ftactors.log.rows import START, Head, Mark, Row
-from ftactors.log.tables import ADD, FORMAT, MOVE, events, head, metadata
+from ftactors.log.tables import FORMAT, READ, READ_JOB, head, metadata
 
 _ROWS_AT_ONCE = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The row of the head."""
+
+    end: Mark
+    epoch: int
+    owner: str
+    owner_id: str
 
 
 class SqlStorage(ABC):
     """A storage on exactly one connection.
 
-    Each write moves the head from where this storage left it, in the epoch that it opened: who lost the log to another
-    moves nothing, and its transaction is rolled back. The two statements of a write are compiled once, for compiling
-    takes as long as the disk does; their parameters go by position.
+    SQLAlchemy makes the tables, the connection and the statements; rows are written and read on the driver's own
+    connection, for each of them passes here. Each write moves the head from where this storage left it, in the epoch
+    that it opened: who lost the log to another moves nothing, and writes nothing.
 
     Args:
         name: The database, as messages call it.
+        owner: Who opens it.
+        witness: What remembers the last row outside of the database, where something does.
     """
 
-    def __init__(self, name: str, witness: Witness) -> None:
+    def __init__(self, name: str, owner: Owner, witness: Witness | None = None) -> None:
         self._name = name
+        self._owner = owner
         self._witness = witness
         self._opened: Connection | None = None
+        self._driver: Any = None
         self._epoch = 0
-        self._add = self._move = ""
 
     @abstractmethod
-    def _connect(self) -> Connection:
-        """Return the connection; with SQLite it is the fence, too."""
+    def _connect(self, *, looking: bool) -> Connection:
+        """Return the connection, whose transactions suit an opening or a look; with SQLite it is the fence, too."""
 
     @abstractmethod
-    def _is_full(self, error: DBAPIError) -> bool:
+    def _prepare(self, connection: Connection) -> None:
+        """Begin the transaction of an opening, so that nobody else opens meanwhile.
+
+        Raises:
+            LogRefusedError: the database does not keep what is committed.
+        """
+
+    @abstractmethod
+    def _commit(self, rows: Sequence[Row], expected: int) -> bool:
+        """Commit the rows if the head is at event `expected` in the own epoch; return whether it was.
+
+        Raises the driver's errors.
+        """
+
+    @abstractmethod
+    def _is_full(self, error: BaseException | None) -> bool:
         """Return whether the disk is full and the transaction rolled back."""
 
     @abstractmethod
-    def _holder(self, error: DBAPIError) -> str | None:
-        """Return who holds the database, where that is what kept `_connect` from it."""
+    def _why_not_opened(self, error: BaseException | None) -> str:
+        """Return what kept the log from being opened, after its name."""
 
     @property
     def _connection(self) -> Connection:
@@ -53,28 +86,39 @@ class SqlStorage(ABC):
             raise LogRefusedError(f"{self._name} is not open")
         return self._opened
 
+    @cached_property
+    def _by_seq(self) -> Compiled:
+        return READ.compile(dialect=self._connection.dialect)
+
+    @cached_property
+    def _by_job(self) -> Compiled:
+        return READ_JOB.compile(dialect=self._connection.dialect)
+
     def open(self) -> Head:
         """Take the log; see `Storage`."""
-        try:
-            self._opened = self._connect()
-            dialect = self._opened.dialect
-            self._add, self._move = str(ADD.compile(dialect=dialect)), str(MOVE.compile(dialect=dialect))
-            with self._opened.begin():
-                metadata.create_all(self._opened)
-            with self._opened.begin():
-                return self._take(self._opened)
-        except DBAPIError as error:
-            raise self._why_not_opened(error) from error
-        finally:
-            if self._epoch == 0:
-                self.close()
+        with self._closed_if_it_fails():
+            connection = self._attach(looking=False)
+            with connection.begin():
+                self._prepare(connection)
+                metadata.create_all(connection)
+                taken = self._take(connection)
+        self._epoch = taken.epoch
+        return taken
+
+    def look(self) -> Head | None:
+        """Open the log for reading alone; see `Storage`."""
+        with self._closed_if_it_fails():
+            connection = self._attach(looking=True)
+            connection.begin()  # it lasts until the end, so that all that is read is of one moment
+            found = _found(self._name, connection) if inspect(connection).has_table(head.name) else None
+        return None if found is None else Head(found.end, found.epoch + 1, self._witnessed())
 
     def read(self, *, after: int = 0, job_id: str | None = None, limit: int | None = None) -> Iterator[Row]:
         """Yield committed rows; see `Storage`."""
         left = limit
         while left is None or left > 0:
             size = _ROWS_AT_ONCE if left is None else min(left, _ROWS_AT_ONCE)
-            page = self._page(_selected(after, job_id).limit(size), after)
+            page = self._page(after, job_id, size)
             yield from page
             if len(page) < size:
                 return
@@ -83,80 +127,123 @@ class SqlStorage(ABC):
     def write(self, rows: Sequence[Row]) -> None:
         """Commit the rows, all or none; see `Storage`."""
         expected, end = rows[0].seq - 1, rows[-1].mark
+        dbapi = self._connection.dialect.loaded_dbapi
+        if self._epoch == 0:
+            raise LogRefusedError(f"{self._name} was opened for reading alone")
         try:
-            with self._connection.begin():
-                moved = self._connection.exec_driver_sql(self._move, (*end, self._epoch, expected))
-                if moved.rowcount != 1:
-                    raise self._fenced(expected)
-                self._connection.exec_driver_sql(self._add, [tuple(row) for row in rows])
-        except IntegrityError as error:
-            raise LogViolatedError(f"{self._name} refused events {expected + 1} to {end.seq}: {error.orig}") from error
-        except DBAPIError as error:
+            moved = self._commit(rows, expected)
+        except dbapi.IntegrityError as error:
+            raise LogViolatedError(f"{self._name} refused events {expected + 1} to {end.seq}: {error}") from error
+        except dbapi.Error as error:
             if self._is_full(error):
-                raise LogFullError(f"the disk of {self._name} is full; make room and try again") from error
+                raise self._full() from error
             raise OutcomeUnknownError(
-                f"{self._name} failed while events {expected + 1} to {end.seq} were committed: {error.orig}"
+                f"{self._name} failed while events {expected + 1} to {end.seq} were committed: {error}"
             ) from error
-        self._witness.write(end)
+        if not moved:
+            raise self._fenced(expected)
+        if self._witness is not None:
+            self._witness.write(end)
+
+    def refill(self) -> bool:
+        """Return True: a database's own disk is not ours to keep a reserve on."""
+        return True
 
     def close(self) -> None:
         """Give the log back."""
         connection, self._opened, self._epoch = self._opened, None, 0
         if connection is not None:
-            connection.close()
+            with suppress(DBAPIError):  # it was lost before
+                connection.close()
             connection.engine.dispose()
-        self._witness.close()
+        if self._witness is not None:
+            self._witness.close()
+
+    def _attach(self, *, looking: bool) -> Connection:
+        self._opened = self._connect(looking=looking)
+        self._driver = self._opened.connection.driver_connection
+        return self._opened
+
+    @contextmanager
+    def _closed_if_it_fails(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            self.close()
+            if self._is_full(error.orig):
+                raise self._full() from error
+            raise LogRefusedError(f"{self._name} {self._why_not_opened(error.orig)}") from error
+        except BaseException:
+            self.close()
+            raise
 
     def _take(self, connection: Connection) -> Head:
-        witness = self._witness.read()
-        stored_format, before, end = self._found(connection)
-        if stored_format > FORMAT:
-            raise LogRefusedError(
-                f"{self._name} has tables of format {stored_format}, and this version of ftactors knows formats up to "
-                f"{FORMAT}: it was written by a newer one; use that"
+        found = _found(self._name, connection, locked=True)
+        if found is None:
+            found = _Found(START, epoch=0, owner="", owner_id="")
+            new = {"epoch": 0, "seq": 0, "hash": START.hash, "owner": "", "owner_id": "", "version": ""}
+            connection.execute(insert(head).values(id=1, format=FORMAT, **new))
+        if self._owner.lost_to(found.owner_id):
+            raise LogTakenError(
+                f"{self._name} was taken by {found.owner} (epoch {found.epoch}, event {found.end.seq}) since this "
+                f"scheduler had it; this is {this_process()}"
             )
-        if witness is None or witness.seq <= end.seq:  # else rows are lost, and all is left as it was found
-            connection.execute(update(head).values(epoch=before + 1, owner=this_process()))
-        self._epoch = before + 1
-        return Head(end, self._epoch, witness)
+        witness = self._witnessed()
+        if witness is None or witness.seq <= found.end.seq:  # else rows are lost, and all is left as it was found
+            connection.execute(
+                update(head).values(
+                    epoch=found.epoch + 1,
+                    owner=this_process(),
+                    owner_id=self._owner.id,
+                    version=ftactors.__version__,
+                )
+            )
+        return Head(found.end, found.epoch + 1, witness)
 
-    def _found(self, connection: Connection) -> tuple[int, int, Mark]:
-        """Return the format, the epoch and the last row of the database, which is made ready where it is new."""
-        found = connection.execute(select(head.c.format, head.c.epoch, head.c.seq, head.c.hash)).first()
-        match None if found is None else tuple(found):
-            case None:
-                connection.execute(insert(head).values(id=1, format=FORMAT, epoch=0, seq=0, hash=START.hash, owner=""))
-                return FORMAT, 0, START
-            case (int(stored_format), int(epoch), int(seq), bytes(row_hash)):
-                return stored_format, epoch, Mark(seq, row_hash)
-        raise LogDamagedError(1, f"{self._name} has a head that was never written: {found}")
+    def _witnessed(self) -> Mark | None:
+        return None if self._witness is None else self._witness.read()
 
-    def _page(self, query: Select[tuple[object, ...]], after: int) -> list[Row]:
+    def _page(self, after: int, job_id: str | None, size: int) -> list[Row]:
+        query = self._by_seq if job_id is None else self._by_job
+        values = query.construct_params({"after": after, "job_id": job_id, "size": size})
+        try:
+            return [Row._make(found) for found in self._driver.execute(str(query), values)]
+        except self._connection.dialect.loaded_dbapi.Error as error:
+            raise self._unreadable(after, error) from error
+
+    def _unreadable(self, after: int, error: Exception) -> LogRefusedError:
+        """Return why the rows that follow `after` cannot be read."""
+        return LogDamagedError(after + 1, f"{self._name} cannot be read after event {after}: {error}")
+
+    def _fenced(self, expected: int) -> LogError:
         try:
             with self._connection.begin():
-                return [Row._make(found) for found in self._connection.execute(query)]
+                found = _found(self._name, self._connection)
         except DBAPIError as error:
-            message = f"{self._name} cannot be read after event {after}: {error.orig}"
-            raise LogDamagedError(after + 1, message) from error
-
-    def _fenced(self, expected: int) -> LogRefusedError:
-        epoch, seq, owner = self._connection.execute(select(head.c.epoch, head.c.seq, head.c.owner)).one()
-        return LogRefusedError(
-            f"{self._name} was taken by {owner} (epoch {epoch}, event {seq}); "
+            return OutcomeUnknownError(f"{self._name} took no event after {expected}, and does not say why: {error}")
+        if found is None:
+            return LogDamagedError(1, f"{self._name} has no head any more")
+        return LogTakenError(
+            f"{self._name} was taken by {found.owner} (epoch {found.epoch}, event {found.end.seq}); "
             f"this is {this_process()} (epoch {self._epoch}, event {expected})"
         )
 
-    def _why_not_opened(self, error: DBAPIError) -> LogError:
-        holder = self._holder(error)
-        if holder is not None:
-            return LogRefusedError(f"{self._name} is held by {holder}; stop that one first (this is {this_process()})")
-        if self._is_full(error):
-            return LogFullError(f"the disk of {self._name} is full; make room and try again")
-        return LogRefusedError(f"{self._name} cannot be opened: {error.orig}")
+    def _full(self) -> LogFullError:
+        return LogFullError(f"the disk of {self._name} is full; make room and try again")
 
 
-def _selected(after: int, job_id: str | None) -> Select[tuple[object, ...]]:
-    query = select(events).where(events.c.seq > after)
-    if job_id is None:
-        return query.order_by(events.c.seq)
-    return query.where(events.c.job_id == job_id).order_by(events.c.job_seq)
+def _found(name: str, connection: Connection, *, locked: bool = False) -> _Found | None:
+    """Return what the head says, where there is one; locked: nobody else moves it until the transaction ends."""
+    query = select(head).with_for_update() if locked else select(head)
+    found = connection.execute(query).first()
+    match None if found is None else tuple(found):
+        case None:
+            return None
+        case (1, int(stored_format), *_, str(version)) if stored_format > FORMAT:
+            raise LogTooNewError(
+                f"{name} has tables of format {stored_format}, and this version of ftactors ({ftactors.__version__}) "
+                f"knows formats up to {FORMAT}: use ftactors {version} or a newer one"
+            )
+        case (1, int(), int(epoch), int(seq), bytes(row_hash), str(owner), str(owner_id), str()):
+            return _Found(Mark(seq, row_hash), epoch, owner, owner_id)
+    raise LogDamagedError(1, f"{name} has a head that was never written: {found}")

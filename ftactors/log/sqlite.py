@@ -5,15 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import Connection, NullPool, create_engine, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.dialects import sqlite
 
 from ftactors.core.errors import LogFullError, LogRefusedError
-from ftactors.log.beside import PRIVATE, OwnerFile, Witness
+from ftactors.log.beside import PRIVATE, Owner, OwnerFile, Witness, this_process
+from ftactors.log.rows import Head, Row
 from ftactors.log.sql import SqlStorage
+from ftactors.log.tables import ADD, MOVE
 
 _PRAGMAS = {
     "locking_mode": "exclusive",  # the fence: until this connection closes, nobody else can read or write the file
@@ -21,6 +24,7 @@ _PRAGMAS = {
     "synchronous": "full",  # the WAL is synced at every commit
     "fullfsync": "on",  # and on macOS really so
 }
+_MOVE, _ADD = (str(statement.compile(dialect=sqlite.dialect(paramstyle="qmark"))) for statement in (MOVE, ADD))
 _PRIMARY_CODE = 0xFF
 """The bits of SQLite's result code that name the kind of error; the others say more."""
 
@@ -32,23 +36,43 @@ class SqliteStorage(SqlStorage):
         timeout_s: How long to wait for another process that holds the file.
     """
 
-    def __init__(self, path: str | Path, *, timeout_s: float = 0.0) -> None:
+    def __init__(self, path: str | Path, *, timeout_s: float = 0.0, owner: Owner | None = None) -> None:
         self._path = Path(path).expanduser().resolve()
         self._timeout_s = timeout_s
-        self._owner = OwnerFile(self._path.with_name(f"{self._path.name}.owner"))
-        super().__init__(f"the log {self._path}", Witness(self._path.with_name(f"{self._path.name}.witness")))
+        self._owner_file = OwnerFile(self._path.with_name(f"{self._path.name}.owner"))
+        witness = Witness(self._path.with_name(f"{self._path.name}.witness"))
+        super().__init__(f"the log {self._path}", owner or Owner(), witness)
 
-    def _connect(self) -> Connection:
+    def open(self) -> Head:
+        """Take the log; see `Storage`."""
+        taken = super().open()
+        self._owner_file.write()
+        return taken
+
+    def look(self) -> Head | None:
+        """Open the log for reading alone; see `Storage`."""
         try:
-            _create(self._path)
+            if self._path.stat().st_size == 0:
+                return None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise LogRefusedError(f"{self._name} cannot be opened: {error}") from error
+        return super().look()
+
+    def _connect(self, *, looking: bool) -> Connection:
+        try:
+            if not looking:
+                _create(self._path)
         except OSError as error:
             kind = LogFullError if error.errno == errno.ENOSPC else LogRefusedError
             raise kind(f"{self._name} cannot be created: {error}") from error
-        engine = create_engine("sqlite://", creator=self._connected, poolclass=NullPool)
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-        connection = engine.connect()
-        self._owner.write()
-        return connection
+        engine = create_engine(
+            "sqlite://", creator=self._connected, poolclass=NullPool, pool_reset_on_return=None, paramstyle="named"
+        )
+        begin = "BEGIN" if looking else "BEGIN IMMEDIATE"
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+        return engine.connect()
 
     def _connected(self) -> sqlite3.Connection:
         # One thread at a time uses it, but not always the same. Transactions are begun by us, not by the driver.
@@ -62,15 +86,29 @@ class SqliteStorage(SqlStorage):
             raise
         return connection
 
-    def _is_full(self, error: DBAPIError) -> bool:
+    def _prepare(self, connection: Connection) -> None:
+        """Do nothing: the lock is taken with the connection, and what is synced is ours to say."""
+
+    def _commit(self, rows: Sequence[Row], expected: int) -> bool:
+        driver: sqlite3.Connection = self._driver
+        with driver:  # commits, or rolls back
+            driver.execute("BEGIN IMMEDIATE")
+            moved = driver.execute(_MOVE, (*rows[-1].mark, self._epoch, expected)).rowcount == 1
+            if moved:
+                driver.executemany(_ADD, rows)
+        return moved
+
+    def _is_full(self, error: BaseException | None) -> bool:
         return _code(error) == sqlite3.SQLITE_FULL
 
-    def _holder(self, error: DBAPIError) -> str | None:
-        return self._owner.read() if _code(error) == sqlite3.SQLITE_BUSY else None
+    def _why_not_opened(self, error: BaseException | None) -> str:
+        if _code(error) == sqlite3.SQLITE_BUSY:
+            return f"is held by {self._owner_file.read()}; stop that one first (this is {this_process()})"
+        return f"cannot be opened: {error}"
 
 
-def _code(error: DBAPIError) -> int:
-    return getattr(error.orig, "sqlite_errorcode", 0) & _PRIMARY_CODE
+def _code(error: BaseException | None) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
 
 
 def _create(path: Path) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Text,
     bindparam,
     insert,
+    select,
     update,
 )
 
@@ -64,6 +65,8 @@ head = Table(
     Column("seq", _Count, nullable=False),
     Column("hash", _Bytes, nullable=False),
     Column("owner", Text, nullable=False),
+    Column("owner_id", Text, nullable=False),
+    Column("version", Text, nullable=False),
 )
 
 
@@ -84,3 +87,10 @@ MOVE = (
     .values(seq=bindparam("to_seq"), hash=bindparam("to_hash"))
 )
 """The head moves on, if this epoch still has the log; its values are to_seq, to_hash, own_epoch, from_seq."""
+READ = select(events).where(events.c.seq > bindparam("after")).order_by(events.c.seq).limit(bindparam("size"))
+READ_JOB = (
+    select(events)
+    .where(events.c.job_id == bindparam("job_id"), events.c.seq > bindparam("after"))
+    .order_by(events.c.job_seq)
+    .limit(bindparam("size"))
+)

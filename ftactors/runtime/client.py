@@ -17,7 +17,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError,
 import ftactors
 from ftactors.core.errors import FtactorsError, LogError, ServiceUnavailableError, VersionMismatchError
 from ftactors.core.service_config import ServiceConfig
-from ftactors.runtime.actor import NAME, SchedulerActor
+from ftactors.runtime.actor import NAME, SchedulerActor, is_served
 from ftactors.runtime.desk import Hello
 
 _LOG = logging.getLogger(__name__)
@@ -228,7 +228,7 @@ def _find_or_make(config: ServiceConfig) -> tuple[Any, bool]:
         "max_task_retries": -1,
         "max_concurrency": 10_000,
         "num_cpus": 0,
-        "resources": _HEAD,  # the log lies on the head node's disk
+        "resources": {} if is_served(config) else _HEAD,  # SQLite's file lies on the head node's disk
     }
     try:
         return ray.remote(SchedulerActor).options(**options).remote(absolute), True

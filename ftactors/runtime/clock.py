@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 
 class Clock:
@@ -10,11 +11,20 @@ class Clock:
 
     Args:
         at_least: The time of the last event, which a wall clock set back must not undercut.
+        wall: Tells the time of day.
+        monotonic: Counts seconds, whatever is done to the wall clock.
     """
 
-    def __init__(self, at_least: float = 0.0) -> None:
-        self._offset = max(time.time(), at_least) - time.monotonic()
+    def __init__(
+        self,
+        at_least: float = 0.0,
+        *,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._monotonic = monotonic
+        self._offset = max(wall(), at_least) - monotonic()
 
     def now(self) -> float:
         """Return the time now."""
-        return self._offset + time.monotonic()
+        return self._offset + self._monotonic()

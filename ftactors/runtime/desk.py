@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
@@ -16,10 +17,10 @@ import ftactors
 from ftactors.core import requests
 from ftactors.core.errors import JobNotFoundError, ServiceUnavailableError
 from ftactors.core.events import AnyEvent, JobSubmitted, ModelImported, Recorded
+from ftactors.core.job import Job
 from ftactors.core.models import Model
-from ftactors.core.phases import HOLDING_PHASES
 from ftactors.core.service_config import ServiceConfig
-from ftactors.core.status import TERMINAL_STATUSES, FineTuningJobStatusInfo, JobStatus, describe
+from ftactors.core.status import FineTuningJobStatusInfo, JobStatus, Waiting, describe
 from ftactors.runtime.scheduler import Scheduler
 
 _LONGEST_WATCH_S = 20.0
@@ -36,6 +37,8 @@ class Hello:
     places: bool
     """Whether jobs are placed; False before the first start and after a stop."""
     pid: int
+    refusal: str | None = None
+    """Why nothing can be written; None where it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +58,18 @@ class Desk:
         pid: Of the scheduler's process.
     """
 
+    READS = frozenset({"hello", "status", "jobs", "events", "models", "watch"})
+    """The methods that write nothing."""
+
     def __init__(self, scheduler: Scheduler, *, pid: int) -> None:
         self._scheduler = scheduler
         self._pid = pid
 
     async def hello(self) -> Hello:
         """Return the version, the rules, and how far the log is."""
-        state = self._scheduler.state
-        return Hello(ftactors.__version__, state.rules, state.epoch, state.seq, state.places, self._pid)
+        state, refusal = self._scheduler.state, self._scheduler.log.refusal
+        told = None if refusal is None else str(refusal)
+        return Hello(ftactors.__version__, state.rules, state.epoch, state.seq, state.places, self._pid, told)
 
     async def start(self, config: ServiceConfig, by: str, *, by_owner: bool) -> ServiceConfig:
         """Let the service place jobs, and return the rules in force.
@@ -95,9 +102,8 @@ class Desk:
     def is_stopped(self) -> bool:
         """Return whether the service was asked to stop and holds nothing any more."""
         state, seen = self._scheduler.state, self._scheduler.seen
-        held = any(job.phase in HOLDING_PHASES for job in state.jobs.values())
         alive = any(found.state != "dead" for found in seen.processes.values())
-        return seen.complete and not (state.places or held or alive)
+        return seen.complete and not (state.places or state.held or alive)
 
     async def cluster(self) -> ClusterFacts:
         """Return what the cluster has, once it was looked at in full.
@@ -118,6 +124,7 @@ class Desk:
 
     async def submit(self, submitted: JobSubmitted) -> FineTuningJobStatusInfo:
         """Accept a job and return its status, queued; see `core.requests.submit` for what it raises."""
+        await self._scheduler.log.refill()
         job_id, fact = requests.submit(self._scheduler.state, submitted)
         if fact is not None:
             self._scheduler.record(fact)
@@ -134,12 +141,9 @@ class Desk:
     ) -> list[FineTuningJobStatusInfo]:
         """Return a page of jobs, newest first."""
         state, waiting = self._scheduler.state, self._scheduler.waiting()
-        ids = state.newest_first(status, before=after)
-        if status is not None and status not in TERMINAL_STATUSES:
-            ids = (job_id for job_id in ids if job_id in state.jobs)
         documents = (
-            describe(state.jobs[job_id], waiting.get(job_id)) if job_id in state.jobs else state.finished[job_id]
-            for job_id in ids
+            self._described(state.jobs[job_id], waiting) if job_id in state.jobs else state.finished[job_id].document()
+            for job_id in state.newest_first(status, before=after)
         )
         matching = (document for document in documents if status is None or document.status == status)
         page = [*islice(matching, offset, offset + limit)]
@@ -196,6 +200,7 @@ class Desk:
 
     async def import_model(self, event: ModelImported) -> Model:
         """Register a model; see `core.requests.import_model` for what it raises."""
+        await self._scheduler.log.refill()
         await self._record(requests.import_model(self._scheduler.state, event))
         return self._scheduler.state.models[event.model_id]
 
@@ -222,8 +227,14 @@ class Desk:
     def _document(self, job_id: str) -> FineTuningJobStatusInfo | None:
         job = self._scheduler.state.jobs.get(job_id)
         if job is None:
-            return self._scheduler.state.finished.get(job_id)
-        return describe(job, self._scheduler.waiting().get(job_id))
+            return self._scheduler.state.describe(job_id)
+        return self._described(job, self._scheduler.waiting())
+
+    def _described(self, job: Job, waiting: Mapping[str, Waiting]) -> FineTuningJobStatusInfo:
+        refusal = self._scheduler.log.refusal
+        if refusal is None:
+            return describe(job, waiting.get(job.job_id))
+        return describe(job).model_copy(update={"wait_reason": f"nothing goes on, for the log is refused: {refusal}"})
 
     async def _known_status(self, job_id: str) -> FineTuningJobStatusInfo:
         document = self._document(job_id)

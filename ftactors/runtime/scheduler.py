@@ -7,21 +7,24 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 
+from ftactors.core import requests
 from ftactors.core.decide import decide, process_keys
 from ftactors.core.errors import IllegalEventError, LogFullError, LogRefusedError, StaleReportError
-from ftactors.core.events import AnyEvent, EvaluationReported, LogOpened, ProgressReported
-from ftactors.core.phases import WAITING_PHASES
+from ftactors.core.events import VITAL, AnyEvent, EvaluationReported, LogOpened, ProgressReported
 from ftactors.core.queue import waiting_jobs
 from ftactors.core.reports import fact_of, failed
 from ftactors.core.seen import ProcessKey, Seen
 from ftactors.core.state import State, Undo
 from ftactors.core.status import Waiting
 from ftactors.core.wanted import wanted
-from ftactors.core.work import Failed, Report
+from ftactors.core.work import URGENT_WORDS, Failed, Report
 from ftactors.log.log import EventLog
 from ftactors.log.protocol import Storage
+from ftactors.log.rows import START, Mark
+from ftactors.log.snapshots import SnapshotFile
 from ftactors.runtime.clock import Clock
 from ftactors.runtime.protocol import Cluster, ProcessGoneError
+from ftactors.runtime.snapshots import Snapshots
 
 _LOG = logging.getLogger(__name__)
 _BUSY_S = 1.0
@@ -37,14 +40,26 @@ class Scheduler:
         storage: The event log's.
         cluster: Where trainers run.
         on_fatal: Called when only a new process, which replays the log, can go on.
+        clock: Makes the service's clock, once the time of the last event is known.
+        snapshots: Where snapshots are kept, so that opening need not replay all; None: nowhere.
     """
 
-    def __init__(self, storage: Storage, cluster: Cluster, *, on_fatal: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        cluster: Cluster,
+        *,
+        on_fatal: Callable[[BaseException], None],
+        clock: Callable[[float], Clock] = Clock,
+        snapshots: SnapshotFile | None = None,
+    ) -> None:
         self.state = State()
         self.log = EventLog(storage, on_undone=self._undo_from, on_fatal=on_fatal)
         self.cluster = cluster
         self.seen = Seen()
-        self._clock = Clock()
+        self._make_clock = clock
+        self._clock = clock(0.0)
+        self._snapshots = None if snapshots is None else Snapshots(snapshots, self.log)
         self._undos: deque[tuple[int, Undo]] = deque()
         """How to take back each event that is not durable yet."""
         self._woken = asyncio.Event()
@@ -59,22 +74,33 @@ class Scheduler:
         """Take the log, fold it, and record that it was opened.
 
         Raises:
-            LogRefusedError: the log is another's, damaged or too new; what was folded so far can be read.
+            LogRefusedError: the log is another's, damaged or too new; what was folded so far can be read. Or the
+                service was last in another namespace, and has left trainers there.
         """
         await asyncio.to_thread(self._replay)
         self.state.epoch = self.log.epoch
-        self._clock = Clock(at_least=self.state.at)
+        self._clock = self._make_clock(self.state.at)
         self.cluster.on_change(self.wake)
-        await self.log.durable(self.record(opened))
+        await self.log.durable(self.record(requests.open_log(self.state, opened)))
 
-    def record(self, event: AnyEvent) -> int:
+    def record(self, event: AnyEvent, *, needed: bool = False) -> int:
         """Take an event in and put it on its way to the disk; return its seq.
+
+        Args:
+            event: The fact.
+            needed: Whether something vital rests on it, so that it may use the reserve of a full disk.
 
         Raises:
             IllegalEventError: it is not legal now.
             StaleReportError: it comes from an attempt that was given up.
+            LogFullError: the disk is full, and the event is not vital.
             LogRefusedError: nothing can be recorded any more.
         """
+        if self.log.tight and not (needed or isinstance(event, VITAL)):
+            raise LogFullError(
+                f"the disk of the event log is full: {event.type} is not recorded, for what room is left is kept for "
+                "jobs to end in; make room and try again"
+            )
         recorded = self.state.recorded(event, self.now())
         undo = self.state.apply(recorded)
         try:
@@ -96,21 +122,32 @@ class Scheduler:
 
     async def run(self) -> None:
         """Step for ever; returns only when the log refuses."""
-        while True:
-            self._woken.clear()
-            try:
-                await self.step()
-            except LogFullError as error:
-                _LOG.warning("%s; nothing was done, and it is tried again", error)
-                await asyncio.sleep(_RETRY_S)
-            except LogRefusedError:
-                _LOG.exception("the scheduler stops placing jobs")
-                return
+        checking = asyncio.get_running_loop().create_task(self._check_what_was_not_replayed())
+        try:
+            while self.log.refusal is None:
+                await self._turn()
+        finally:
+            checking.cancel()
+
+    async def _turn(self) -> None:
+        """Step, and rest until there is a reason to step again."""
+        self._woken.clear()
+        try:
+            await self.step()
+            if self._snapshots is not None:
+                self._snapshots.take_if_due(self.state)
+        except LogFullError as error:
+            _LOG.warning("%s; nothing was done, and it is tried again", error)
+            await asyncio.sleep(_RETRY_S)
+        except LogRefusedError:
+            _LOG.exception("the scheduler stops placing jobs")
+        else:
             await self._rest()
 
     async def step(self) -> None:
         """Look at the cluster, then tick."""
-        expected = [key for job in self.state.jobs.values() for key in process_keys(job)]
+        await self.log.refill()
+        expected = [key for job in self.state.held.values() for key in process_keys(job)]
         self.seen = await self.cluster.look(as_of_seq=self.state.seq, expected=expected)
         self._pulse()
         await self.tick()
@@ -118,7 +155,8 @@ class Scheduler:
     async def tick(self) -> None:
         """One step of reconciliation. Safe to repeat, and safe to die in: what is still wanted is seen again."""
         for fact in decide(self.state, self.seen, self.now()):  # no await in here
-            self.record(fact)
+            if not self.log.tight or isinstance(fact, VITAL):
+                self.record(fact)
         commands = wanted(self.state, self.seen, self.now())
         await self.log.durable(self.state.seq)
         for command in commands:
@@ -138,12 +176,39 @@ class Scheduler:
         for pull in self._pulls.values():
             pull.cancel()
         await asyncio.gather(*self._pulls.values(), return_exceptions=True)
+        if self._snapshots is not None:
+            await self._snapshots.close(self.state)
         await self.cluster.close()
         await self.log.close()
 
     def _replay(self) -> None:
-        for recorded in self.log.open():
+        """Fold the log: what came after the snapshot, where there is one that fits, else all."""
+        self.log.open()
+        found = self._snapshots.found() if self._snapshots else None
+        if found is not None:
+            mark, self.state = found
+            try:
+                self._fold(mark)
+            except IllegalEventError:
+                _LOG.exception("the snapshot does not go with the log; all is replayed")
+            else:
+                return
+        self.state = State()
+        self._fold(START)
+
+    def _fold(self, after: Mark) -> None:
+        for recorded in self.log.replay(after):
             self.state.apply(recorded)
+
+    async def _check_what_was_not_replayed(self) -> None:
+        """Verify the events that the snapshot stood for; the log refuses from then on where one is damaged."""
+        if self._snapshots is None:
+            return
+        try:
+            await self.log.check(self._snapshots.mark)
+        except LogRefusedError:
+            _LOG.exception("the log was found damaged")
+            self.wake()
 
     def _undo_from(self, seq: int) -> None:
         while self._undos and self._undos[-1][0] >= seq:
@@ -156,7 +221,7 @@ class Scheduler:
     async def _rest(self) -> None:
         """Wait for a reason to step, or for the time to look again."""
         poll_s = self.state.rules.job_queue_poll_interval_seconds
-        busy = any(not job.paused or job.phase not in WAITING_PHASES for job in self.state.jobs.values())
+        busy = bool(self.state.held) or any(not job.paused for job in self.state.jobs.values())
         try:
             await asyncio.wait_for(self._woken.wait(), min(poll_s, _BUSY_S) if busy else poll_s)
         except TimeoutError:
@@ -164,7 +229,7 @@ class Scheduler:
 
     def _pull_from_started(self) -> None:
         """Keep one pull pending at the first rank of each attempt that has started."""
-        for job in self.state.jobs.values():
+        for job in self.state.held.values():
             if job.attempt is None or job.attempt.incarnation is None:
                 continue
             pull = (next(process_keys(job)), job.attempt.incarnation)
@@ -187,6 +252,10 @@ class Scheduler:
                 _LOG.info("%s", error)
                 self.wake()
                 return
+            urgent = any(isinstance(report.word, URGENT_WORDS) for report in reports)
+            if self.log.tight and not urgent:  # the trainer keeps them until there is room
+                await asyncio.sleep(_RETRY_S)
+                continue
             for report in reports:
                 self._take(key, report)
                 dropped = report.number
@@ -218,7 +287,7 @@ class Scheduler:
         if fact is None:
             return
         try:
-            self.record(fact)
+            self.record(fact, needed=True)
         except (IllegalEventError, StaleReportError) as error:
             word = Failed(error_type="protocol", message=f"its trainer said what cannot be true now: {error}")
             self.record(failed(job, word, cause="protocol", counts=True, report=None, rules=rules, now=now))

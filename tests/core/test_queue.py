@@ -59,13 +59,13 @@ def test_the_cap_is_the_rules_also_where_more_jobs_hold_than_it_allows():
 def test_what_all_reasons_rest_on_is_counted_once(monkeypatch: pytest.MonkeyPatch):
     state = state_after(*(event for name in "abcdef" for event in ready(name)), *running(2, "a"))
     calls = []
-    for name in ("free_capacity", "attempts_alive", "in_order", "holds_training_share"):
+    for name in ("free_capacity", "attempts_alive", "holds_training_share"):
         original = getattr(queue, name)
         monkeypatch.setattr(queue, name, lambda *args, n=name, f=original: (calls.append(n), f(*args))[1])
 
     assert len(list(waiting_jobs(state, look(state), state.at).values())) == 5
     assert calls.count("holds_training_share") <= len(state.jobs)
-    assert all(calls.count(name) <= 1 for name in ("free_capacity", "attempts_alive", "in_order"))
+    assert all(calls.count(name) <= 1 for name in ("free_capacity", "attempts_alive"))
 
 
 def test_a_reason_is_found_only_for_the_job_that_is_asked_for(monkeypatch: pytest.MonkeyPatch):

@@ -10,6 +10,7 @@ from ftactors.core.errors import (
     InvalidJobConfigError,
     JobNotFoundError,
     JobStateError,
+    LogRefusedError,
     ModelConflictError,
     ModelNotFoundError,
     ServiceError,
@@ -28,6 +29,7 @@ from tests.core.histories import (
     cancel_requested,
     cancelled,
     completed,
+    opened,
     prepared,
     running,
     state_after,
@@ -100,10 +102,29 @@ def test_a_waiting_job_is_cancelled_at_once_and_a_held_one_after_its_trainer_has
     assert (accepted, type(fact)) == (True, CancelRequested)
 
 
-def test_cancelling_twice_is_cancelling_once():
+def test_each_request_to_cancel_is_answered_the_same_when_it_is_repeated():
     state = state_after(submitted(), *prepared(), *running(), cancel_requested())
+    assert cancel(state, "r1") == (True, None)
+    accepted, fact = cancel(state, "r2")
+    assert accepted
+    state.apply(state.recorded(fact, 2000.0))
 
-    assert cancel(state, "r2") == (True, None)
+    assert [cancel(state, request_id)[0] for request_id in ("r1", "r2", "r3")] == [True, True, True]
+    state.apply(state.recorded(cancelled(), 2001.0))
+    assert [cancel(state, request_id) for request_id in ("r1", "r2", "r3")] == [
+        (True, None),
+        (True, None),
+        (False, None),
+    ]
+
+
+def test_the_first_request_to_cancel_sets_the_grace():
+    second = cancel_requested().model_copy(update={"request_id": "r2", "grace_s": 99.0})
+    state = state_after(submitted(), *prepared(), *running(), cancel_requested(), second)
+
+    request = state.jobs[JOB].cancel
+    assert request is not None
+    assert (request.request_id, request.grace_s) == ("r1", 10.0)
 
 
 def test_a_repeated_cancel_is_answered_the_same_after_the_end():
@@ -127,6 +148,28 @@ def test_pausing_and_resuming_are_idempotent():
     state.apply(state.recorded(fact, 2000.0))
     assert requests.pause(state, JOB, request_id="p", by="someone") is None
     assert requests.resume(state, JOB, request_id="r", by="someone") is not None
+
+
+def test_a_repeated_pause_does_not_undo_the_resume_that_came_after_it():
+    state = state_after(submitted())
+    for ask, request_id in ((requests.pause, "p"), (requests.resume, "r")):
+        fact = ask(state, JOB, request_id=request_id, by="someone")
+        state.apply(state.recorded(fact, 2000.0))
+
+    assert requests.pause(state, JOB, request_id="p", by="someone") is None
+    assert requests.pause(state, JOB, request_id="p2", by="someone") is not None
+
+
+def test_a_log_is_not_opened_in_another_namespace_while_trainers_may_run_in_the_last():
+    elsewhere = opened().model_copy(update={"namespace": "other"})
+    held = state_after(submitted(), *prepared(), *running())
+
+    with pytest.raises(LogRefusedError, match="in namespace 'ftactors' of this cluster, and trainers of ftjob-1 may"):
+        requests.open_log(held, elsewhere)
+    assert requests.open_log(held, opened()) == opened()
+    assert requests.open_log(state_after(submitted()), elsewhere) == elsewhere
+    other_cluster = elsewhere.model_copy(update={"cluster_id": "cluster-2"})
+    assert requests.open_log(held, other_cluster) == other_cluster
 
 
 def test_only_a_living_job_can_be_paused():

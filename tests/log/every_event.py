@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from ftactors.core.events import AnyEvent, ModelRef
 
 TEXT = st.text(max_size=12)
+KEY = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=12)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
@@ -28,7 +29,12 @@ def events() -> st.SearchStrategy[AnyEvent]:
 
 
 def _model(kind: type[BaseModel]) -> st.SearchStrategy[Any]:
-    return st.builds(kind, **{name: _field(field) for name, field in kind.model_fields.items()})
+    fields = {name: _field(field) for name, field in kind.model_fields.items()}
+    if "job_id" in fields:  # a column of its own, as is the key of JobSubmitted
+        fields["job_id"] = KEY
+    if "idempotency_key" in fields:
+        fields["idempotency_key"] = st.none() | KEY
+    return st.builds(kind, **fields)
 
 
 def _field(field: FieldInfo) -> st.SearchStrategy[Any]:

@@ -68,7 +68,8 @@ class Owner:
         self.undone: list[int] = []
         self.fatal: list[BaseException] = []
         self.log = EventLog(storage, on_undone=self._undo, on_fatal=self.fatal.append)
-        self.state: list[Recorded] = list(self.log.open())
+        self.log.open()
+        self.state: list[Recorded] = list(self.log.replay())
 
     def record(self, event: AnyEvent) -> int:
         seq = self.log.seq + 1

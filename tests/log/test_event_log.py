@@ -153,14 +153,11 @@ async def test_a_full_disk_undoes_the_group_and_all_that_was_appended_behind_it(
     await owner.log.close()
 
 
-async def test_once_there_is_room_again_the_undone_numbers_are_given_to_other_events(storage_again):
+async def test_once_there_is_room_again_the_undone_numbers_are_given_to_other_events(storage_again, full):
     owner = Owner(storage_again())
-    storage = owner.log._storage
     await owner.log.durable(owner.record(submitted("j1")))
-    fill(storage)
-    with pytest.raises(LogFullError):
+    with full(owner.log._storage), pytest.raises(LogFullError):
         await owner.log.durable(owner.record(submitted("j2", filler="x" * 50_000)))
-    empty(storage)
 
     assert owner.record(submitted("j3")) == 2
     await owner.log.durable(2)
@@ -171,27 +168,13 @@ async def test_once_there_is_room_again_the_undone_numbers_are_given_to_other_ev
     await later.log.close()
 
 
-def fill(storage: object) -> None:
-    if isinstance(storage, MemoryStorage):
-        storage.disk.room = 0
-    else:
-        storage._connection.connection.driver_connection.execute("PRAGMA max_page_count = 1")  # no page more than now
-
-
-def empty(storage: object) -> None:
-    if isinstance(storage, MemoryStorage):
-        storage.disk.room = None
-    else:
-        storage._connection.connection.driver_connection.execute("PRAGMA max_page_count = 100000")
-
-
 async def test_an_owner_that_lost_the_log_undoes_what_is_not_on_disk_and_appends_no_more():
     disk = MemoryDisk()
     old = Owner(MemoryStorage(disk))
     await old.log.durable(old.record(submitted("j1")))
     new = Owner(MemoryStorage(disk))
 
-    with pytest.raises(LogRefusedError, match=r"taken by pid \d+ on host .* \(epoch 2\)"):
+    with pytest.raises(LogRefusedError, match=r"taken by pid \d+ on host .* \(epoch 2, event 1\)"):
         await old.log.durable(old.record(submitted("j2")))
 
     assert (old.undone, old.fatal, len(old.state)) == ([2], [], 1)
@@ -250,7 +233,8 @@ async def test_an_owner_that_cannot_undo_is_a_fatal_end():
 
     fatal: list[BaseException] = []
     log = EventLog(MemoryStorage(MemoryDisk(room=0)), on_undone=cannot_undo, on_fatal=fatal.append)
-    assert list(log.open()) == []
+    log.open()
+    assert list(log.replay()) == []
     log.append(Recorded(seq=1, at=1.0, epoch=1, event=submitted("j1"), job_seq=1))
 
     with pytest.raises(LogRefusedError, match="must be opened anew"):
@@ -287,7 +271,8 @@ async def test_nothing_can_be_appended_before_all_is_replayed(storage_again):
     await owner.log.close()
     log = EventLog(storage_again(), on_undone=print, on_fatal=print)
 
-    events = log.open()
+    log.open()
+    events = log.replay()
     next(events)
 
     with pytest.raises(LogRefusedError, match="not yet replayed"):
@@ -307,9 +292,10 @@ async def test_a_damaged_log_is_read_up_to_the_damage_and_takes_nothing_more():
     disk.rows[2] = disk.rows[2]._replace(at=0.5)
     log = EventLog(MemoryStorage(disk), on_undone=print, on_fatal=print)
     sound: list[Recorded] = []
+    log.open()
 
     with pytest.raises(LogDamagedError) as caught:
-        sound.extend(log.open())
+        sound.extend(log.replay())
 
     assert (sound, caught.value.seq) == (owner.state[:2], 3)
     with pytest.raises(LogDamagedError, match="event 3 is not what was written"):

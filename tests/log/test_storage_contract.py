@@ -2,9 +2,11 @@
 
 import pytest
 
-from ftactors.core.errors import LogRefusedError
-from ftactors.log.errors import LogViolatedError
+from ftactors.core.errors import LogFullError, LogRefusedError
+from ftactors.log.beside import Owner
+from ftactors.log.errors import LogTakenError, LogViolatedError
 from ftactors.log.rows import START, Head
+from ftactors.log.verify import verified
 from tests.log.examples import cancelled, chain, placed, progress, submitted
 
 
@@ -13,6 +15,7 @@ def test_a_new_log_is_empty_and_in_its_first_epoch(storage_again):
 
     assert storage.open() == Head(end=START, epoch=1)
     assert list(storage.read()) == []
+    storage.close()
 
 
 def test_what_was_written_is_there_for_the_next_opener_in_a_new_epoch(storage_again):
@@ -94,5 +97,149 @@ def test_what_may_be_twice_is_accepted(storage_again):
 
 
 def test_a_storage_that_is_not_open_writes_nothing(storage_again):
-    with pytest.raises(LogRefusedError):
+    with pytest.raises(LogRefusedError, match="is not open"):
         storage_again().write(chain([submitted("j1")], START, epoch=1))
+
+
+HARD = ["", "NULL", "{}", "%s %(x)s ?", "a'b", 'a"b', "a\\b", "\\x00", "\n\r\t\x01", "ü €", "\N{PILE OF POO}", "\ufeff\ufffe"]
+
+
+def test_every_character_comes_back_as_it_was(storage_again):
+    storage = storage_again()
+    events = [submitted(f"j{hard}", key=hard, filler=f"{hard}\0") for hard in HARD]
+    rows = chain(events, storage.open().end, epoch=1)
+
+    storage.write(rows)
+
+    assert list(storage.read()) == rows
+    assert [row for hard in HARD for row in storage.read(job_id=f"j{hard}")] == rows
+    storage.close()
+
+
+@pytest.mark.parametrize("at", [0.1, 1e-300, 1.7976931348623157e308, 1754000000.1234567, 2**53 + 2.0])
+def test_every_time_comes_back_with_all_its_bits(storage_again, at):
+    storage = storage_again()
+    row = chain([submitted("j1")], storage.open().end, epoch=1)[0]._replace(at=at)
+
+    storage.write([row])
+
+    assert [found.at.hex() for found in storage.read()] == [at.hex()]
+    storage.close()
+
+
+def test_a_full_disk_writes_nothing_and_once_there_is_room_writing_goes_on(storage_again, full):
+    storage = storage_again()
+    first = chain([submitted("j1")], storage.open().end, epoch=1)
+    storage.write(first)
+    large = chain([submitted("j2", filler="x" * 50_000)], first[-1].mark, epoch=1)
+
+    with full(storage):
+        with pytest.raises(LogFullError, match="is full|has room for 0 more"):
+            storage.write(large)
+        assert list(storage.read()) == first
+
+    assert storage.refill()
+    storage.write(large)
+    assert list(storage.read()) == first + large
+    storage.close()
+
+
+def test_one_who_looks_sees_what_is_there_and_takes_nothing(storage_again):
+    storage = storage_again()
+    rows = chain([submitted("j1"), progress("j1", 1)], storage.open().end, epoch=1)
+    storage.write(rows)
+    storage.close()
+
+    for _ in range(2):
+        looking = storage_again()
+        head = looking.look()
+        assert (head.end, head.epoch) == (rows[-1].mark, 2)
+        assert list(verified(looking.read(), head)) == rows
+        with pytest.raises(LogRefusedError, match="is not open for writing|for reading alone"):
+            looking.write(chain([progress("j1", 2)], head.end, epoch=2))
+        looking.close()
+
+    later = storage_again()
+    assert (later.open().epoch, len(list(later.read()))) == (2, 2)
+    later.close()
+
+
+def test_where_there_is_no_log_looking_finds_none_and_makes_none(storage_again):
+    for _ in range(2):
+        storage = storage_again()
+        assert storage.look() is None
+        storage.close()
+
+
+def test_an_owner_that_goes_on_after_a_restart_has_the_log_as_before(storage_again):
+    for epoch, again in ((1, False), (2, True), (3, True)):
+        storage = storage_again(Owner("s1", again=again))
+        assert storage.open().epoch == epoch
+        storage.close()
+
+
+def test_an_owner_that_comes_back_after_another_took_the_log_is_refused_and_changes_nothing(storage_again):
+    for owner in (Owner("s1"), Owner("s2")):
+        storage = storage_again(owner)
+        storage.open()
+        storage.close()
+
+    for _ in range(2):
+        with pytest.raises(LogTakenError, match=r"was taken by pid \d+ on host .* \(epoch 2, event 0\) since"):
+            storage_again(Owner("s1", again=True)).open()
+
+    storage = storage_again(Owner("s2", again=True))
+    assert storage.open().epoch == 3
+    storage.close()
+
+
+@pytest.mark.parametrize("before", [[], [Owner()], [Owner("s2"), Owner()]], ids=["nobody", "no scheduler", "both"])
+def test_an_owner_that_comes_back_takes_a_log_that_no_other_scheduler_had_last(storage_again, before):
+    for owner in before:
+        storage = storage_again(owner)
+        storage.open()
+        storage.close()
+
+    storage = storage_again(Owner("s1", again=True))
+
+    assert storage.open().epoch == len(before) + 1
+    storage.close()
+
+
+def test_a_new_owner_takes_the_log_whoever_had_it(storage_again):
+    for epoch, name in ((1, "s1"), (2, "s2"), (3, "s1")):
+        storage = storage_again(Owner(name))
+        assert storage.open().epoch == epoch
+        storage.close()
+
+
+@pytest.mark.parametrize("kind", ["memory", "postgresql"], indirect=True)
+def test_who_lost_the_log_to_another_writes_nothing_and_is_told_by_whom(storage_again):
+    old, new = storage_again(Owner("s1")), storage_again(Owner("s2"))
+    rows = chain([submitted("j1"), submitted("j2")], old.open().end, epoch=1)
+    old.write(rows[:1])
+    new.open()
+
+    for _ in range(2):
+        with pytest.raises(LogTakenError, match=r"taken by pid \d+ on .* \(epoch 2, event 1\); this is .* \(epoch 1, event 1"):
+            old.write(rows[1:])
+
+    assert list(old.read()) == list(new.read()) == rows[:1]
+    new.write(chain([submitted("j3")], rows[0].mark, epoch=2))
+    with pytest.raises(LogTakenError, match=r"\(epoch 2, event 2\); this is .* \(epoch 1, event 1\)"):
+        old.write(rows[1:])
+    old.close()
+    new.close()
+
+
+def test_rows_that_do_not_follow_the_last_one_are_not_written(storage_again):
+    storage = storage_again()
+    rows = chain([submitted("j1"), submitted("j2"), submitted("j3")], storage.open().end, epoch=1)
+    storage.write(rows[:1])
+
+    for others in (rows[:1], rows[2:]):
+        with pytest.raises(LogTakenError):
+            storage.write(others)
+
+    assert list(storage.read()) == rows[:1]
+    storage.close()

@@ -238,7 +238,7 @@ async def test_failures_are_retried_until_there_were_enough(disk: MemoryDisk, cl
             cluster.say(trainer, Failed(error_type="internal", message=f"broke in {attempt}", retryable=True))
         await until(lambda: JOB in scheduler.state.finished)
 
-    document = scheduler.state.finished[JOB]
+    document = scheduler.state.finished[JOB].document()
     assert (document.status, document.error_type) == (JobStatus.FAILED, "internal")
     assert document.error_message == "attempt 3: broke in 3 (earlier: attempt 2: broke in 2)"
 
@@ -249,7 +249,7 @@ async def test_a_trainer_that_says_the_impossible_fails_its_job(disk: MemoryDisk
         cluster.say(await begun(cluster, 1), PUBLISHED)
         await until(lambda: JOB in scheduler.state.finished)
 
-    assert scheduler.state.finished[JOB].error_type == "protocol"
+    assert scheduler.state.finished[JOB].document().error_type == "protocol"
 
 
 async def test_a_watcher_sees_each_change_and_the_end(disk: MemoryDisk, cluster: MemoryCluster):
@@ -332,7 +332,7 @@ async def test_a_trainer_that_dies_before_it_is_up_tells_why(disk: MemoryDisk):
         scheduler.wake()
         await until(lambda: JOB in scheduler.state.finished)
 
-    document = scheduler.state.finished[JOB]
+    document = scheduler.state.finished[JOB].document()
     assert document.error_type == "start_failed"
     assert "No module named 'ftactors'" in str(document.error_message)
 

@@ -1,0 +1,112 @@
+"""One life of a scheduler's process: it opens the log, hears the story, and rests, unless it is killed before."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy import create_engine
+
+from ftactors.core.events import AttemptPlaced, AttemptStarted, LogOpened, Recorded
+from ftactors.core.phases import Phase
+from ftactors.core.seen import ProcessKey
+from ftactors.core.state import State
+from ftactors.log.tables import metadata
+from ftactors.log.urls import storage_at
+from ftactors.runtime.desk import Desk
+from ftactors.runtime.scheduler import Scheduler
+from tests.core.histories import opened
+from tests.crash.cluster import OutlivingCluster, Past
+from tests.crash.driver import Driver, Notes
+from tests.crash.points import Points
+from tests.crash.stories import Story
+from tests.invariants import check_live, check_log
+
+FATAL = 78
+"""The exit status of a process that ended itself; none of these stories has a reason for it."""
+_DATABASE_WAIT_S = 10.0
+
+
+async def live(story: Story, url: str, folder: Path, points: Points) -> None:
+    """Live once, in the folder where all that outlives the process is.
+
+    Raises:
+        AssertionError: a promise was broken, by this process or by the one before.
+    """
+    storage = storage_at(url, timeout_s=_DATABASE_WAIT_S)
+    notes, cluster = Notes(folder / "notes", points.cross), cluster_of(story, folder, points)
+    scheduler = Scheduler(storage, cluster, on_fatal=_die)
+    await scheduler.open(_opening(cluster))
+    check_kept(await scheduler.log.read(), scheduler.state, notes, cluster.past)
+    life = asyncio.get_running_loop().create_task(scheduler.run())
+    driver = Driver(Desk(scheduler, pid=os.getpid()), scheduler, cluster, notes, story.service_config)
+    await driver.start()
+    await story.tell(driver)
+    await driver.rest()
+    check_live(scheduler)
+    life.cancel()
+    await scheduler.close()
+
+
+def cluster_of(story: Story, folder: Path, points: Points) -> OutlivingCluster:
+    """Return the cluster as the last process left it, and what became of it since."""
+    path = folder / "cluster"
+    was_there = path.exists()
+    cluster = OutlivingCluster(story.nodes, path, cross=points.cross, script=story.script, comes_up=story.comes_up)
+    if was_there:
+        story.meanwhile(cluster)
+    return cluster
+
+
+def check_kept(events: Sequence[Recorded], state: State, notes: Notes, past: Past) -> None:
+    """Check that all that was said and done before the last crash rests on facts that survived it."""
+    notes.check_kept(recorded.event for recorded in events)
+    stored = [recorded.event for recorded in events]
+    placed = {(event.job_id, event.attempt) for event in stored if isinstance(event, AttemptPlaced)}
+    claims = {(event.job_id, event.attempt, event.incarnation) for event in stored if isinstance(event, AttemptStarted)}
+    for key in past.made:
+        assert (key.job_id, key.attempt) in placed, f"{key} was started, and no event of the log places it"
+    for key, incarnation in past.begun:
+        claim = (key.job_id, key.attempt, incarnation)
+        assert claim in claims, f"{key} was told to begin as {incarnation}, and no event of the log claims that"
+    for (key, _), number in past.acknowledged.items():
+        known = _last_report(state, key)
+        assert known is None or known >= number, f"report {number} of {key} is forgotten; the log has {known}"
+
+
+def check_end(story: Story, url: str, folder: Path) -> None:
+    """Check what all the lives of a story have left."""
+    notes, past = Notes(folder / "notes"), cluster_of(story, folder, Points(None, folder / "killed")).past
+    check_log(storage_at(url, timeout_s=_DATABASE_WAIT_S), notes.ledger(), least=story.least)
+    begun = [key for key, _ in past.begun]
+    assert len(begun) == len(set(begun)), f"the work of an attempt was begun twice: {past.begun}"
+
+
+def _last_report(state: State, key: ProcessKey) -> int | None:
+    """Return the last report in the log of an attempt that still counts; None where none of its words do."""
+    job = state.jobs.get(key.job_id)
+    if job is None or job.attempt is None or job.attempt.number != key.attempt or job.phase is Phase.CANCELLING:
+        return None
+    return job.attempt.report
+
+
+def _opening(cluster: OutlivingCluster) -> LogOpened:
+    return opened(cluster.past.cluster_id)
+
+
+def _die(error: BaseException) -> None:
+    traceback.print_exception(error)
+    os._exit(FATAL)
+
+
+def empty(url: str) -> None:
+    """Make a database server's database empty; a file of SQLite is new for each run."""
+    if url.startswith("sqlite:"):
+        return
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        metadata.drop_all(connection)
+    engine.dispose()

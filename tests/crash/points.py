@@ -1,0 +1,82 @@
+"""Every place between two effects, numbered; at the number that was asked for, the process ends.
+
+A process that is killed leaves its effects and nothing else: what it told the database, the files, the cluster and the
+drivers. So a place is crossed right before each effect, and the place after the last one is the end of the process.
+What effects there are is found out from outside of the product: statements from the database's driver, files from the
+functions of `os` that change them, the rest from the cluster and the driver of these tests.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
+
+KILLED = 77
+"""The exit status of a process that was killed at a place."""
+FILE_EFFECTS = ("write", "pwrite", "fsync", "truncate", "ftruncate", "posix_fallocate", "replace", "rename", "unlink")
+"""Functions of `os` that change files, or that wait until a change is on the disk."""
+_READING = ("SELECT", "PRAGMA", "SHOW")
+
+
+class Points:
+    """Counts the places that a process crosses, in all of its threads.
+
+    Args:
+        last: The number of the place at which to end it; None: nowhere.
+        told: The file that is left with the name of that place.
+    """
+
+    def __init__(self, last: int | None, told: Path) -> None:
+        self.crossed = 0
+        self._last = last
+        self._told = told
+        self._one_at_a_time = Lock()
+
+    def cross(self, place: str) -> None:
+        """Cross the place before an effect, or end the process there, as SIGKILL would."""
+        with self._one_at_a_time:
+            self.crossed += 1
+            if self.crossed == self._last:
+                self._told.write_text(place)
+                os._exit(KILLED)
+
+    def watch(self) -> None:
+        """Cross the place before each statement and change of a file, in this process from now on."""
+        event.listen(Pool, "connect", self._watch_statements)
+        for name in FILE_EFFECTS:
+            setattr(os, name, self._crossing(f"os.{name}", getattr(os, name)))
+
+    def _watch_statements(self, connection: Any, _record: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.set_trace_callback(self._before_statement)
+            return
+        before_statement = self._before_statement
+
+        class Crossing(connection.cursor_factory):  # type: ignore[misc, name-defined]
+            def execute(self, query: Any, *values: Any, **options: Any) -> Any:
+                before_statement(str(query))
+                return super().execute(query, *values, **options)
+
+        connection.cursor_factory = Crossing
+        connection.commit = self._crossing("COMMIT", connection.commit)
+
+    def _before_statement(self, statement: str) -> None:
+        words = statement.split()
+        if words[0].upper() not in _READING:
+            self.cross(" ".join(words[:3]))
+
+    def _crossing(self, place: str, effect: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(effect)
+        def crossing(*args: Any, **options: Any) -> Any:
+            self.cross(place)
+            return effect(*args, **options)
+
+        return crossing

@@ -1,0 +1,258 @@
+"""Stories of jobs: what drivers ask, what trainers do, and how it must end wherever the scheduler is killed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ftactors.core.events import JobSubmitted, ModelImported
+from ftactors.core.job import Job
+from ftactors.core.phases import Phase
+from ftactors.core.seen import Node, ProcessKey
+from ftactors.core.service_config import ServiceConfig
+from ftactors.core.status import JobStatus
+from ftactors.core.work import (
+    CheckpointWritten,
+    DatasetMissing,
+    Evaluated,
+    Failed,
+    Prepared,
+    Progress,
+    Published,
+    StageBegun,
+    Work,
+)
+from tests.core.histories import BASE, JOB, NODE, submitted
+from tests.crash.cluster import OutlivingCluster, Part, Script, Turn
+from tests.crash.driver import Driver
+
+OTHER = "ftjob-2"
+COMPLETED, FAILED, CANCELLED = JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED
+
+PREPARES: tuple[Part, ...] = (
+    (StageBegun(stage="preparing", index=1, of=1),),
+    (Prepared(path="/data", fingerprint="f", shape="text", counts={"train_rows": 8}),),
+)
+BEGINS: Part = (StageBegun(stage="training", index=1, of=2, total_steps=9), Progress(stage="training", step=2))
+SAVES: Part = (CheckpointWritten(stage="training", step=5, path="/c/5", digest="d"), Progress(stage="training", step=6))
+EVALUATES: Part = (Evaluated(of="tuned", stage="evaluating", step=9, metrics={"loss": 1.0}),)
+PUBLISHING: Part = (StageBegun(stage="publishing", index=2, of=2),)
+PUBLISHES: Part = (Published(path="/m", digest="d", kind="adapter", base=BASE, metrics={"loss": 1}, trained_tokens=9),)
+TRAINS: tuple[Part, ...] = (BEGINS, SAVES, EVALUATES, PUBLISHES)
+BREAKS: Part = (Failed(error_type="internal", message="it broke", retryable=True),)
+DIVERGES: Part = (Failed(error_type="diverged", message="the loss was nan"),)
+LOSES_DATA: Part = (DatasetMissing(path="/data", message="it is gone"),)
+
+
+def usual(work: Work) -> Script:
+    """Prepare or train, and succeed."""
+    return Script(PREPARES if work.purpose == "prepare" else TRAINS)
+
+
+def training(*parts: Part, attempts: tuple[int, ...] = (2,), heeds_stop: bool = True) -> Callable[[Work], Script]:
+    """Return the usual script, but for the training in these attempts."""
+
+    def script(work: Work) -> Script:
+        other = work.purpose == "train" and work.attempt in attempts
+        return Script(parts, heeds_stop) if other else usual(work)
+
+    return script
+
+
+@dataclass(frozen=True)
+class Story:
+    """One story, for any number of crashes.
+
+    Args:
+        tell: What drivers ask for once the service was started. It is told again from its beginning after each crash.
+        script: What trainers do.
+        rules: What of the service's configuration is not as usual.
+        comes_up: Whether a trainer ever comes up.
+        meanwhile: What happens on the cluster while no scheduler is there.
+        nodes: The cluster's.
+        least: How many events it makes at the least.
+    """
+
+    tell: Callable[[Driver], Awaitable[None]]
+    least: int
+    script: Callable[[Work], Script] = usual
+    rules: dict[str, Any] = field(default_factory=dict)
+    comes_up: Callable[[ProcessKey], bool] = lambda _: True
+    meanwhile: Callable[[OutlivingCluster], None] = OutlivingCluster.go_on_alone
+    nodes: tuple[Node, ...] = (NODE,)
+
+    @property
+    def name(self) -> str:
+        """What the test is called after."""
+        return self.tell.__name__
+
+    @property
+    def service_config(self) -> ServiceConfig:
+        """The rules in force."""
+        return ServiceConfig(retry_backoff_seconds=0, job_queue_poll_interval_seconds=0.01, **self.rules)
+
+
+async def a_job_is_prepared_trained_and_published(driver: Driver) -> None:
+    await driver.submit(submitted())
+    await driver.ended(JOB, COMPLETED)
+
+
+async def two_jobs_take_turns(driver: Driver) -> None:
+    await driver.submit(submitted(new_model_id="one"))
+    await driver.submit(submitted(OTHER, new_model_id="two", priority=1))
+    await driver.ended(JOB, COMPLETED)
+    await driver.ended(OTHER, COMPLETED)
+
+
+async def a_queued_job_is_cancelled(driver: Driver) -> None:
+    await driver.submit(submitted(new_model_id="one"))
+    await driver.submit(submitted(OTHER, new_model_id="two"))
+    assert await driver.cancel(OTHER, "r1")
+    await driver.ended(OTHER, CANCELLED)
+    await driver.ended(JOB, COMPLETED)
+
+
+async def a_preparing_job_is_cancelled(driver: Driver) -> None:
+    await driver.submit(submitted())
+    await driver.until(JOB, _has_begun)
+    assert await driver.cancel(JOB, "r1")
+    await driver.ended(JOB, CANCELLED)
+    assert not await driver.cancel(JOB, "r2")
+
+
+async def a_training_job_is_cancelled(driver: Driver) -> None:
+    await driver.submit(submitted())
+    await driver.until(JOB, _trains)
+    assert await driver.cancel(JOB, "r1")
+    await driver.ended(JOB, CANCELLED)
+
+
+async def a_cancel_races_the_published_model(driver: Driver) -> None:
+    await driver.submit(submitted())
+    await driver.until(JOB, lambda job: job.stage == "publishing")
+    cancelled = await driver.cancel(JOB, "r1")
+    assert await driver.ended(JOB, CANCELLED, COMPLETED) is (CANCELLED if cancelled else COMPLETED)
+
+
+async def a_trainer_dies_and_its_job_resumes(driver: Driver) -> None:
+    await driver.submit(submitted())
+    await driver.ended(JOB, COMPLETED)
+
+
+async def a_job_fails_for_good(driver: Driver) -> None:
+    await driver.submit(submitted())
+    await driver.ended(JOB, FAILED)
+
+
+async def a_job_is_retried_until_it_failed_often_enough(driver: Driver) -> None:
+    await driver.submit(submitted(max_attempts=2))
+    await driver.ended(JOB, FAILED)
+
+
+async def a_job_is_paused_and_resumed(driver: Driver) -> None:
+    await driver.submit(submitted())
+    await driver.until(JOB, _trains)
+    await driver.pause(JOB)
+    await driver.until(JOB, lambda job: job.phase is Phase.READY or job.attempts > 2)
+    await driver.resume(JOB)
+    await driver.ended(JOB, COMPLETED)
+
+
+async def the_service_is_stopped_and_started_again(driver: Driver) -> None:
+    await driver.submit(submitted())
+    await driver.until(JOB, _trains)
+    await driver.stop()
+    await driver.start("second")
+    await driver.ended(JOB, COMPLETED)
+
+
+async def the_service_is_stopped_and_rests(driver: Driver) -> None:
+    await driver.submit(submitted())
+    await driver.until(JOB, _has_begun)
+    await driver.stop()
+
+
+async def a_model_is_imported_tuned_and_deleted(driver: Driver) -> None:
+    imported = ModelImported(model_id="base", source="/models/base", path="/models/base", digest="d", owned=False)
+    base = BASE.model_copy(update={"registered_seq": await driver.import_model(imported), "source": "registered"})
+    await driver.submit(submitted().model_copy(update={"base": base}))
+    await driver.ended(JOB, COMPLETED)
+    await driver.delete_model("tuned")
+
+
+async def a_submit_is_made_again_and_again(driver: Driver) -> None:
+    for job_id in (JOB, JOB, OTHER):
+        assert await driver.submit(submitted(job_id, key="k")) == JOB
+    assert await driver.submit(_of_another_config(submitted("ftjob-3", key="k"))) == "IdempotencyConflictError"
+    await driver.ended(JOB, COMPLETED)
+
+
+async def a_node_is_lost_while_a_job_trains_on_it(driver: Driver) -> None:
+    await driver.submit(submitted())
+    await driver.until(JOB, _trains)
+    driver.lose(NODE.node_id)
+    await driver.ended(JOB, COMPLETED)
+
+
+async def the_cluster_goes_with_the_scheduler(driver: Driver) -> None:
+    await driver.submit(submitted())
+    await driver.ended(JOB, COMPLETED)
+
+
+async def prepared_data_is_lost(driver: Driver) -> None:
+    await driver.submit(submitted())
+    await driver.ended(JOB, COMPLETED)
+
+
+async def a_trainer_never_comes_up(driver: Driver) -> None:
+    await driver.submit(submitted())
+    await driver.ended(JOB, COMPLETED)
+
+
+def _has_begun(job: Job) -> bool:
+    return job.started_at is not None
+
+
+def _trains(job: Job) -> bool:
+    return job.training_started_at is not None
+
+
+def _of_another_config(asked: JobSubmitted) -> JobSubmitted:
+    return asked.model_copy(update={"config_digest": "another"})
+
+
+def _waits_in_preparation(work: Work) -> Script:
+    return Script((PREPARES[0], Turn.WAIT)) if work.purpose == "prepare" else usual(work)
+
+
+STORIES = (
+    Story(a_job_is_prepared_trained_and_published, least=14),
+    Story(two_jobs_take_turns, least=26),
+    Story(a_queued_job_is_cancelled, least=16),
+    Story(a_preparing_job_is_cancelled, least=8, script=_waits_in_preparation),
+    Story(a_training_job_is_cancelled, least=12, script=training(BEGINS, Turn.WAIT)),
+    Story(a_cancel_races_the_published_model, least=12, script=training(PUBLISHING, PUBLISHES, heeds_stop=False)),
+    Story(a_trainer_dies_and_its_job_resumes, least=18, script=training(BEGINS, SAVES, Turn.DIE)),
+    Story(a_job_fails_for_good, least=11, script=training(BEGINS, DIVERGES)),
+    Story(a_job_is_retried_until_it_failed_often_enough, least=12, script=training(BREAKS, attempts=(2, 3))),
+    Story(a_job_is_paused_and_resumed, least=20, script=training(BEGINS, Turn.WAIT)),
+    Story(the_service_is_stopped_and_started_again, least=20, script=training(BEGINS, Turn.WAIT)),
+    Story(the_service_is_stopped_and_rests, least=7, script=_waits_in_preparation),
+    Story(a_model_is_imported_tuned_and_deleted, least=16),
+    Story(a_submit_is_made_again_and_again, least=14),
+    Story(
+        a_node_is_lost_while_a_job_trains_on_it,
+        least=16,
+        script=training(BEGINS, Turn.WAIT),
+        nodes=(NODE, Node(node_id="node-b", gpus=1, cpus=8, free_gpu_thousandths=1000, free_cpus=8)),
+    ),
+    Story(the_cluster_goes_with_the_scheduler, least=14, meanwhile=OutlivingCluster.begin_anew),
+    Story(prepared_data_is_lost, least=18, script=training(LOSES_DATA)),
+    Story(
+        a_trainer_never_comes_up,
+        least=15,
+        comes_up=lambda key: key.attempt != 1,
+        rules={"start_timeout_seconds": 0.05},
+    ),
+)
