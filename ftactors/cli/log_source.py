@@ -34,7 +34,7 @@ class LogSource(Protocol):
         """Yield the rows that follow seq `after`, oldest first, up to the head.
 
         Raises:
-            LogRefusedError: the log goes on, and cannot be read any further.
+            LogRefusedError: the scheduler found the log damaged, or too new; all rows that are there were yielded.
         """
 
     def newer(self, after: int) -> list[Row]:
@@ -61,8 +61,8 @@ class LiveLog:
         end = self.head.end.seq if limit is None else min(after + limit, self.head.end.seq)
         while after < end:
             page = self._ask("log_rows", after, min(end - after, ROWS_AT_MOST))
-            if not page:  # fewer than there were: who verifies them will say so
-                return
+            if not page:  # some are lost
+                break
             yield from map(Row._make, page)
             after = page[-1][0]
         if limit is None and self._end.refusal is not None:

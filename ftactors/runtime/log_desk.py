@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ftactors.core.errors import LogError, LogRefusedError
@@ -25,9 +25,9 @@ class LogEnd:
     """How far the log can be read now."""
 
     head: Head
-    """Where it ends on disk, or what is sound of it; the epoch is the one that the next opening would get."""
+    """Where it ends on disk; the epoch is the one that the next opening would get."""
     refusal: LogRefusedError | None
-    """Why it cannot be read any further; None where it ends there."""
+    """Why nothing can be written to it; None where it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class LogDesk:
     async def log_end(self) -> LogEnd:
         """Return how far the log can be read now."""
         head = self.log.head
-        return LogEnd(Head(head.end, head.epoch + 1), self.log.refusal)
+        return LogEnd(replace(head, epoch=head.epoch + 1), self.log.refusal)
 
     async def log_rows(self, after: int, limit: int = ROWS_AT_MOST) -> list[Cells]:
         """Return the rows on disk that follow seq `after`, oldest first: `limit` of them, `ROWS_AT_MOST` at most."""

@@ -145,7 +145,9 @@ def test_tables_of_a_newer_format_are_refused(path):
         connection.execute("UPDATE head SET format = 7")
     connection.close()
 
-    with pytest.raises(LogRefusedError, match="format 7, and this version .* knows formats up to 1: use ftactors 0.1.0"):
+    with pytest.raises(
+        LogRefusedError, match="format 7, and this version .* knows formats up to 1: use ftactors 0.1.0"
+    ):
         SqliteStorage(path).open()
 
 

@@ -101,7 +101,20 @@ def test_a_storage_that_is_not_open_writes_nothing(storage_again):
         storage_again().write(chain([submitted("j1")], START, epoch=1))
 
 
-HARD = ["", "NULL", "{}", "%s %(x)s ?", "a'b", 'a"b', "a\\b", "\\x00", "\n\r\t\x01", "ü €", "\N{PILE OF POO}", "\ufeff\ufffe"]
+HARD = [
+    "",
+    "NULL",
+    "{}",
+    "%s %(x)s ?",
+    "a'b",
+    'a"b',
+    "a\\b",
+    "\\x00",
+    "\n\r\t\x01",
+    "ü €",
+    "\N{PILE OF POO}",
+    "\ufeff\ufffe",
+]
 
 
 def test_every_character_comes_back_as_it_was(storage_again):
@@ -221,7 +234,9 @@ def test_who_lost_the_log_to_another_writes_nothing_and_is_told_by_whom(storage_
     new.open()
 
     for _ in range(2):
-        with pytest.raises(LogTakenError, match=r"taken by pid \d+ on .* \(epoch 2, event 1\); this is .* \(epoch 1, event 1"):
+        with pytest.raises(
+            LogTakenError, match=r"taken by pid \d+ on .* \(epoch 2, event 1\); this is .* \(epoch 1, event 1"
+        ):
             old.write(rows[1:])
 
     assert list(old.read()) == list(new.read()) == rows[:1]
