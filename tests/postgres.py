@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 
-USER, PASSWORD = "ada", "no secret: a test's server"
+USER, PASSWORD = "ada", "no secret, for a server of tests"
 SETTINGS = {
     "listen_addresses": "'127.0.0.1'",
     "unix_socket_directories": "''",
@@ -102,6 +102,20 @@ class PostgresServer:
             yield
         finally:
             self.admin(*(f"ALTER SYSTEM RESET {name}" for name in settings), reload)
+
+    @contextmanager
+    def as_standby(self) -> Iterator[None]:
+        """Run as a standby for a while, one whose primary is gone."""
+        signal = self._directory / "data" / "standby.signal"
+        self.stop()
+        signal.touch()
+        self.start()
+        try:
+            yield
+        finally:
+            self.stop()
+            signal.unlink()
+            self.start()
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [_found(program), f"--pgdata={self._directory / 'data'}", *arguments]

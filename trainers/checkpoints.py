@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,9 @@ from trainers.tally import Tally
 class Checkpoints:
     """Names, keeps and prunes the checkpoints of an attempt.
 
+    Pruning is no deleting: until the log has the checkpoint that prunes another, a restart may still need that one. Its
+    trainer actor deletes it once the report is acknowledged.
+
     Args:
         directory: Where this attempt writes its own, as `step-<N>`.
         existing: Paths of those of earlier attempts, oldest first.
@@ -28,7 +31,6 @@ class Checkpoints:
         self._directory = directory
         self._existing = list(existing)
         self._limit = limit
-        self._pruned: list[str] = []
 
     def path_of(self, step: int) -> Path:
         """Return where the checkpoint of a step is, once it is committed."""
@@ -37,25 +39,16 @@ class Checkpoints:
     def commit(self, staged: Path, step: int, keep: str | None) -> tuple[str, tuple[str, ...]]:
         """Make a staged checkpoint count, and return its digest and the paths of those that no longer do.
 
-        What the checkpoint before it has pruned is deleted now, and no earlier: until a newer checkpoint is recorded,
-        a restart may still need it.
-
         Args:
             staged: The complete directory.
             step: The optimizer step that it holds.
             keep: The path of one that must not be pruned.
         """
         digest = commit(staged, self.path_of(step))
-        self.delete_pruned()
         self._existing.append(str(self.path_of(step)))
-        self._pruned = beyond_limit(self._existing, self._limit, keep)
-        self._existing = [path for path in self._existing if path not in self._pruned]
-        return digest, tuple(self._pruned)
-
-    def delete_pruned(self) -> None:
-        """Delete what the last checkpoint pruned."""
-        delete_pruned(self._pruned)
-        self._pruned = []
+        pruned = beyond_limit(self._existing, self._limit, keep)
+        self._existing = [path for path in self._existing if path not in pruned]
+        return digest, tuple(pruned)
 
 
 def beyond_limit(paths: Sequence[str], limit: int, keep: str | None = None) -> list[str]:
@@ -65,10 +58,18 @@ def beyond_limit(paths: Sequence[str], limit: int, keep: str | None = None) -> l
     return spare[: max(excess, 0)]
 
 
-def delete_pruned(paths: Iterable[str]) -> None:
-    """Delete checkpoints that are no longer named anywhere; one that is gone already is no error."""
-    for path in paths:
-        shutil.rmtree(path, ignore_errors=True)
+def delete_unnamed(attempts: Path, named: Collection[str]) -> None:
+    """Delete the checkpoints of earlier attempts that the log does not name.
+
+    They were pruned, or written and never told of, by an attempt that died before somebody could delete them.
+
+    Args:
+        attempts: The job's directory of attempts.
+        named: Paths of all checkpoints that exist, by the log.
+    """
+    for path in attempts.glob("*/checkpoints/step-*"):
+        if str(path) not in named:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from ftactors.core.work import Evaluated, Published, Stopped, Work
 from trainers.arguments import precision_of, sft_config
 from trainers.base import BaseTrainer
 from trainers.chat import PLAIN_CHAT_TEMPLATE
-from trainers.checkpoints import Checkpoints, resumption
+from trainers.checkpoints import Checkpoints, delete_unnamed, resumption
 from trainers.continuation import ignored
 from trainers.encode import load_prepared
 from trainers.evaluation import Evaluation, HeldOut, finite
@@ -131,6 +131,8 @@ class SftTrainer(BaseTrainer):
     def _prepare(self, subject: Subject, rows: Dataset, held_out: HeldOut | None) -> Loop:
         """Return the training loop, at the checkpoint to resume from."""
         resume = resumption(self.work.resume_from, self.work.checkpoints)
+        if resume.path is not None:
+            delete_unnamed(self._attempt_dir.parent, self.work.checkpoints)
         directory = self._attempt_dir / "checkpoints"
         asked, uses_gpu = self._asked, self.work.uses_gpu
         checkpoints = Checkpoints(directory, self.work.checkpoints, asked.save_total_limit)
@@ -207,7 +209,6 @@ class SftTrainer(BaseTrainer):
         )
         if self.work.registrar is not None:
             register(self.work.registrar, self.work.job_id, model)
-        loop.conduct.checkpoints.delete_pruned()
         return Published(
             path=model.path,
             digest=model.digest,

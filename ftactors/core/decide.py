@@ -220,6 +220,8 @@ def _placements(judged: list[Job], state: State, seen: Seen, now: float) -> Iter
         ranks = place(need, free)
         if ranks is None:
             too_large.add(need)
+            if purpose == "prepare":
+                left[purpose] = 0  # for they all need the same
             continue
         left[purpose] -= 1
         yield _placed(job, purpose, ranks)

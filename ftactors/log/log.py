@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from ftactors.core.errors import LogError, LogFullError, LogRefusedError
 from ftactors.core.events import Recorded
-from ftactors.log.errors import LogDamagedError
+from ftactors.log.errors import LogDamagedError, OutcomeUnknownError
 from ftactors.log.protocol import Storage
 from ftactors.log.reader import Reader
 from ftactors.log.rows import START, Head, Mark, Row, row_of
@@ -169,6 +169,21 @@ class EventLog:
     async def rows(self, *, after: int = 0, job_id: str | None = None, limit: int | None = None) -> list[Row]:
         """Return the rows of events as they are stored, of which `read` returns the events."""
         return await self._in_writer(lambda: list(self._storage.read(after=after, job_id=job_id, limit=limit)))
+
+    async def confirm(self) -> None:
+        """Make sure that the log is still ours, where something shall be done though nothing was written for it.
+
+        Raises:
+            LogRefusedError: another has taken it, and nothing can be appended any more.
+        """
+        try:
+            await self._in_writer(self._storage.confirm)
+        except LogRefusedError as error:
+            self._undo(error)
+            raise
+        except OutcomeUnknownError as error:
+            self._break(error)
+            raise LogRefusedError(f"the log must be opened anew: {error}") from error
 
     async def refill(self) -> None:
         """Find out whether there is room on the disk again, if it was full."""

@@ -78,10 +78,7 @@ class MemoryStorage:
         if self._epoch is None:
             raise LogRefusedError("the log in memory is not open for writing")
         if (self._epoch, rows[0].seq - 1) != (disk.epoch, disk.end.seq):
-            raise LogTakenError(
-                f"the log in memory was taken by {disk.owner} (epoch {disk.epoch}, event {disk.end.seq}); "
-                f"this is {this_process()} (epoch {self._epoch}, event {rows[0].seq - 1})"
-            )
+            raise self._fenced()
         self._check_room(len(rows))
         keys: set[tuple[str | int | None, ...]] = set()
         for key in (key for row in rows for key in unique_keys(row)):
@@ -92,6 +89,11 @@ class MemoryStorage:
         disk.keys |= keys
         if disk.room is not None:
             disk.room -= len(rows)
+
+    def confirm(self) -> None:
+        """Make sure that nobody else has taken the log; see `Storage`."""
+        if self._epoch != self.disk.epoch:
+            raise self._fenced()
 
     def refill(self) -> bool:
         """Set the reserve aside again, if there is room for it twice; see `Storage`."""
@@ -105,6 +107,13 @@ class MemoryStorage:
     def close(self) -> None:
         """Give the log back."""
         self._epoch = None
+
+    def _fenced(self) -> LogTakenError:
+        disk = self.disk
+        return LogTakenError(
+            f"the log in memory was taken by {disk.owner} (epoch {disk.epoch}, event {disk.end.seq}); "
+            f"this is {this_process()} (epoch {self._epoch})"
+        )
 
     def _check_room(self, wanted: int) -> None:
         disk = self.disk

@@ -47,6 +47,14 @@ class Storage(Protocol):
             OutcomeUnknownError: the rows may be there or not.
         """
 
+    def confirm(self) -> None:
+        """Make sure, without writing, that nobody else has taken the log.
+
+        Raises:
+            LogTakenError: another has.
+            OutcomeUnknownError: the database does not say.
+        """
+
     def refill(self) -> bool:
         """Set aside again what was given back to a full disk; return whether the reserve is whole."""
 

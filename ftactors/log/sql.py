@@ -145,6 +145,16 @@ class SqlStorage(ABC):
         if self._witness is not None:
             self._witness.write(end)
 
+    def confirm(self) -> None:
+        """Make sure that nobody else has taken the log; see `Storage`."""
+        try:
+            with self._connection.begin():
+                found = _found(self._name, self._connection)
+        except DBAPIError as error:
+            raise OutcomeUnknownError(f"{self._name} does not say whose it is: {error.orig}") from error
+        if found is None or found.epoch != self._epoch:
+            raise self._fenced(0 if found is None else found.end.seq)
+
     def refill(self) -> bool:
         """Return True: a database's own disk is not ours to keep a reserve on."""
         return True

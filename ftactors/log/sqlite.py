@@ -14,6 +14,8 @@ from sqlalchemy.dialects import sqlite
 
 from ftactors.core.errors import LogFullError, LogRefusedError
 from ftactors.log.beside import PRIVATE, Owner, OwnerFile, Witness, this_process
+from ftactors.log.filesystem import mount_of
+from ftactors.log.reserve import Reserve
 from ftactors.log.rows import Head, Row
 from ftactors.log.sql import SqlStorage
 from ftactors.log.tables import ADD, MOVE
@@ -40,13 +42,20 @@ class SqliteStorage(SqlStorage):
         self._path = Path(path).expanduser().resolve()
         self._timeout_s = timeout_s
         self._owner_file = OwnerFile(self._path.with_name(f"{self._path.name}.owner"))
+        self._reserve = Reserve(self._path.with_name(f"{self._path.name}.reserve"))
         witness = Witness(self._path.with_name(f"{self._path.name}.witness"))
         super().__init__(f"the log {self._path}", owner or Owner(), witness)
 
     def open(self) -> Head:
         """Take the log; see `Storage`."""
-        taken = super().open()
+        try:
+            taken = super().open()
+        except LogFullError:
+            if not self._reserve.give_back():
+                raise
+            taken = super().open()
         self._owner_file.write()
+        self._reserve.refill()
         return taken
 
     def look(self) -> Head | None:
@@ -60,19 +69,40 @@ class SqliteStorage(SqlStorage):
             raise LogRefusedError(f"{self._name} cannot be opened: {error}") from error
         return super().look()
 
-    def _connect(self, *, looking: bool) -> Connection:
+    def write(self, rows: Sequence[Row]) -> None:
+        """Commit the rows, all or none; see `Storage`."""
         try:
-            if not looking:
-                _create(self._path)
-        except OSError as error:
-            kind = LogFullError if error.errno == errno.ENOSPC else LogRefusedError
-            raise kind(f"{self._name} cannot be created: {error}") from error
+            super().write(rows)
+        except LogFullError:
+            self._reserve.give_back()
+            raise
+
+    def refill(self) -> bool:
+        """Set the reserve aside again; see `Storage`."""
+        return self._reserve.refill()
+
+    def _connect(self, *, looking: bool) -> Connection:
+        if not looking:
+            self._make_file()
         engine = create_engine(
             "sqlite://", creator=self._connected, poolclass=NullPool, pool_reset_on_return=None, paramstyle="named"
         )
         begin = "BEGIN" if looking else "BEGIN IMMEDIATE"
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
         return engine.connect()
+
+    def _make_file(self) -> None:
+        mount = mount_of(self._path)
+        if mount is not None and mount.is_network:
+            raise LogRefusedError(
+                f"{self._name} lies on {mount.kind} (mounted at {mount.point}); SQLite needs a local disk: set "
+                f"state_dir to one, or log_url to a PostgreSQL database"
+            )
+        try:
+            _create(self._path)
+        except OSError as error:
+            kind = LogFullError if error.errno == errno.ENOSPC else LogRefusedError
+            raise kind(f"{self._name} cannot be created: {error}") from error
 
     def _connected(self) -> sqlite3.Connection:
         # One thread at a time uses it, but not always the same. Transactions are begun by us, not by the driver.
@@ -88,6 +118,9 @@ class SqliteStorage(SqlStorage):
 
     def _prepare(self, connection: Connection) -> None:
         """Do nothing: the lock is taken with the connection, and what is synced is ours to say."""
+
+    def confirm(self) -> None:
+        """Do nothing: while this process holds the file's lock, nobody else can take the log."""
 
     def _commit(self, rows: Sequence[Row], expected: int) -> bool:
         driver: sqlite3.Connection = self._driver

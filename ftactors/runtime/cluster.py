@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +27,8 @@ from ftactors.runtime.trainer_actor import TrainerActor
 _LOG = logging.getLogger(__name__)
 _PREFIX = "ft-"
 _GIB = 2**30
+_DELETION_S = 60.0
+"""How long a trainer may take to delete checkpoints before it is killed."""
 _ANSWER_S = 1.0
 """How long a look waits for trainers; one that answers later shows in the next."""
 
@@ -68,6 +71,8 @@ class RayCluster:
         self._never_made: dict[ProcessKey, Process] = {}
         """Actors that Ray refused to make, with the reason."""
         self._absent_before: frozenset[ProcessKey] = frozenset()
+        self._acknowledged: dict[ProcessKey, asyncio.Task[None]] = {}
+        """Last acknowledgements that have not arrived yet."""
         self._running: dict[tuple[type[Command], ProcessKey], asyncio.Task[None]] = {}
 
     def on_change(self, wake: Callable[[], None]) -> None:
@@ -112,6 +117,15 @@ class RayCluster:
             await asyncio.sleep(_ANSWER_S)
             return []
         return found
+
+    async def acknowledge(self, key: ProcessKey, incarnation: str, number: int) -> None:
+        """Tell that the reports up to `number` are in the log; one that is gone need not hear it."""
+        handle = self._handles.get(key)
+        if handle is None:
+            return
+        self._acknowledged[key] = asyncio.get_running_loop().create_task(_tell(handle, incarnation, number))
+        await asyncio.wait([self._acknowledged[key]])
+        del self._acknowledged[key]
 
     async def close(self) -> None:
         """Stop what goes on in the background; processes stay."""
@@ -189,6 +203,8 @@ class RayCluster:
             case Stop() if handle is not None:
                 await handle.stop.remote(command.incarnation, command.grace_s, command.save)
             case Kill() if handle is not None:
+                if command.key in self._acknowledged:  # it deletes what it may delete now
+                    await asyncio.wait([self._acknowledged[command.key]], timeout=_DELETION_S)
                 await asyncio.to_thread(ray.kill, handle, no_restart=True)
 
     def _start(self, command: Start) -> None:
@@ -243,6 +259,11 @@ async def _ask(handle: Any) -> Process:
         begun=found.begun,
         quiet_s=found.quiet_s,
     )
+
+
+async def _tell(handle: Any, incarnation: str, number: int) -> None:
+    with suppress(RayError):
+        await handle.acknowledge.remote(incarnation, number)
 
 
 def _node(node: dict[str, Any], free: dict[str, float]) -> Node:

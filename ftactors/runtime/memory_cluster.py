@@ -90,6 +90,13 @@ class MemoryCluster:
             await trainer.news.wait()
         raise ProcessGoneError(f"there is no trainer {key} of incarnation {incarnation}")
 
+    async def acknowledge(self, key: ProcessKey, incarnation: str, number: int) -> None:
+        """Drop reports."""
+        trainer = self.trainers.get(key)
+        if trainer is not None and trainer.process.incarnation == incarnation:
+            while trainer.kept and trainer.kept[0].number <= number:
+                trainer.kept.popleft()
+
     async def close(self) -> None:
         """Trainers stay."""
 

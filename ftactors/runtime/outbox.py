@@ -22,13 +22,15 @@ class Outbox:
         self._news.set()
         self._news = asyncio.Event()
 
-    async def after(self, number: int, *, wait_s: float) -> list[Report]:
-        """Return the reports above `number`, oldest first; none if none comes within `wait_s` seconds.
-
-        Asking acknowledges: the reports up to `number` are dropped for good.
-        """
+    def acknowledge(self, number: int) -> list[Report]:
+        """Drop the reports up to `number` for good, and return those among them that were still kept."""
+        dropped = [report for report in self._kept if report.number <= number]
         self._kept = self._above(number)
-        if not self._kept:
+        return dropped
+
+    async def after(self, number: int, *, wait_s: float) -> list[Report]:
+        """Return the reports above `number`, oldest first; none if none comes within `wait_s` seconds."""
+        if not self._above(number):
             try:
                 async with asyncio.timeout(wait_s):
                     await self._news.wait()

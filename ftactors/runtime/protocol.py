@@ -39,5 +39,8 @@ class Cluster(Protocol):
             ProcessGoneError: nobody is there to report any more.
         """
 
+    async def acknowledge(self, key: ProcessKey, incarnation: str, number: int) -> None:
+        """Tell that the reports up to `number` are in the log, where no more will be asked for."""
+
     async def close(self) -> None:
         """Stop what goes on in the background; processes stay."""

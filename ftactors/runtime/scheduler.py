@@ -16,7 +16,7 @@ from ftactors.core.reports import fact_of, failed
 from ftactors.core.seen import ProcessKey, Seen
 from ftactors.core.state import State, Undo
 from ftactors.core.status import Waiting
-from ftactors.core.wanted import wanted
+from ftactors.core.wanted import Kill, wanted
 from ftactors.core.work import URGENT_WORDS, Failed, Report
 from ftactors.log.log import EventLog
 from ftactors.log.protocol import Storage
@@ -159,6 +159,8 @@ class Scheduler:
                 self.record(fact)
         commands = wanted(self.state, self.seen, self.now())
         await self.log.durable(self.state.seq)
+        if any(isinstance(command, Kill) for command in commands):
+            await self.log.confirm()  # whoever took the log has trainers that this one knows nothing of
         for command in commands:
             self.cluster.execute(command)
         self._pull_from_started()
@@ -264,6 +266,7 @@ class Scheduler:
             except LogFullError:  # undone: the trainer still has them
                 dropped = 0
                 await asyncio.sleep(_RETRY_S)
+        await self.cluster.acknowledge(key, incarnation, dropped)
 
     def _attempt_of(self, key: ProcessKey) -> int | None:
         """Return the last report recorded of an attempt; None where the job does not hold it."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
 from uuid import uuid4
 
 import ray
 
 from ftactors.core.errors import StaleReportError
-from ftactors.core.work import Report, StopOrder, Stopped, Work
+from ftactors.core.work import CheckpointWritten, Report, StopOrder, Stopped, Work
 from ftactors.runtime.child import Child
 from ftactors.runtime.described import Described
 from ftactors.runtime.failure import last_word_for
@@ -77,7 +78,19 @@ class TrainerActor:
         return True
 
     async def reports(self, incarnation: str, after: int) -> list[Report]:
-        """Return the reports above `after`, and drop those up to it; none where none comes within `PULL_WAIT_S`.
+        """Return the reports above `after`, if any comes within `PULL_WAIT_S`; those up to it are acknowledged.
+
+        Raises:
+            StaleReportError: another incarnation is meant.
+        """
+        await self.acknowledge(incarnation, after)
+        self._wanted_at = time.monotonic()
+        found = await self._outbox.after(after, wait_s=PULL_WAIT_S)
+        self._wanted_at = time.monotonic()
+        return found
+
+    async def acknowledge(self, incarnation: str, number: int) -> None:
+        """Take note that the reports up to `number` are in the log: what they let go can be deleted.
 
         Raises:
             StaleReportError: another incarnation is meant.
@@ -87,10 +100,10 @@ class TrainerActor:
                 f"attempt {self._attempt} of job {self._job_id!r}, rank {self._rank}: reports of incarnation "
                 f"{incarnation} were asked for, but this actor is incarnation {self._incarnation}"
             )
-        self._wanted_at = time.monotonic()
-        found = await self._outbox.after(after, wait_s=PULL_WAIT_S)
-        self._wanted_at = time.monotonic()
-        return found
+        for report in self._outbox.acknowledge(number):
+            if isinstance(report.word, CheckpointWritten):
+                for path in report.word.pruned:  # here and now: whoever sees this actor dead finds them gone
+                    shutil.rmtree(path, ignore_errors=True)
 
     async def stop(self, incarnation: str, grace_s: float, save: bool) -> None:  # noqa: FBT001 - Ray calls it by position
         """Let the work stop at its next step, and kill it after `grace_s` seconds; see `Child.stop`.

@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftactors.core.errors import FtactorsError
+from ftactors.core.errors import FtactorsError, LogFullError
 from ftactors.core.events import AnyEvent, JobSubmitted, ModelImported
 from ftactors.core.job import Job
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.status import JobStatus
+from ftactors.log.log import EventLog
 from ftactors.runtime.desk import Desk
 from ftactors.runtime.scheduler import Scheduler
 from tests.crash.cluster import OutlivingCluster
@@ -157,6 +159,24 @@ class Driver:
             seq = model.registered_seq
             await self._once(call, lambda: self._desk.delete_model(model_id, seq, WHO), fact)
 
+    async def fill_disk(self) -> None:
+        """Have the database's file grow no more."""
+        if self._notes.find("free disk") is None:
+            await set_room(self._scheduler.log, full=True)
+            self._notes.take(Note(["fill disk"], answer=True, fact=None))
+
+    async def be_refused(self, submitted: JobSubmitted) -> None:
+        """Submit a job for which the disk has no room."""
+        if self._notes.find("free disk") is None:
+            with suppress(LogFullError):
+                await self._desk.submit(submitted)
+                raise AssertionError(f"job {submitted.job_id} was accepted, and the disk is full")
+
+    async def free_disk(self) -> None:
+        """Have the database's file grow again."""
+        await set_room(self._scheduler.log, full=False)
+        self._notes.take(Note(["free disk"], answer=True, fact=None))
+
     def lose(self, node_id: str) -> None:
         """Have a node die, unless it did in an earlier life."""
         if self._cluster.nodes[node_id].state != "dead":
@@ -206,8 +226,16 @@ class Driver:
                 while not holds():
                     await self._scheduler.changed()
         except TimeoutError:
-            state = self._scheduler.state
+            state, trainers = self._scheduler.state, [*self._cluster.trainers]
+            jobs = {job.job_id: f"{job.phase}, attempt {job.attempts}" for job in state.jobs.values()}
             raise AssertionError(
-                f"waited {_PATIENCE_S:g} s for {what}; jobs: {state.jobs}; ended: {[*state.finished]}; "
-                f"trainers: {[*self._cluster.trainers]}; places: {state.places}"
+                f"waited {_PATIENCE_S:g} s for {what}; jobs: {jobs}; ended: {[*state.finished]}; "
+                f"trainers: {trainers}; places: {state.places}"
             ) from None
+
+
+async def set_room(log: EventLog, *, full: bool) -> None:
+    """Let an SQLite file grow as long as it is open, or not."""
+    pages = 1 if full else 1_000_000  # at the least, it may be as large as it is
+    connection = log._storage._driver
+    await log._in_writer(lambda: connection.execute(f"PRAGMA max_page_count = {pages}").fetchone())

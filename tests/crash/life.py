@@ -14,8 +14,11 @@ from ftactors.core.events import AttemptPlaced, AttemptStarted, LogOpened, Recor
 from ftactors.core.phases import Phase
 from ftactors.core.seen import ProcessKey
 from ftactors.core.state import State
+from ftactors.log.snapshots import SnapshotFile
 from ftactors.log.tables import metadata
 from ftactors.log.urls import storage_at
+from ftactors.runtime import scheduler as scheduling
+from ftactors.runtime import snapshots as taking
 from ftactors.runtime.desk import Desk
 from ftactors.runtime.scheduler import Scheduler
 from tests.core.histories import opened
@@ -28,6 +31,7 @@ from tests.invariants import check_live, check_log
 FATAL = 78
 """The exit status of a process that ended itself; none of these stories has a reason for it."""
 _DATABASE_WAIT_S = 10.0
+_DISK_RETRY_S = 0.02
 
 
 async def live(story: Story, url: str, folder: Path, points: Points) -> None:
@@ -38,7 +42,9 @@ async def live(story: Story, url: str, folder: Path, points: Points) -> None:
     """
     storage = storage_at(url, timeout_s=_DATABASE_WAIT_S)
     notes, cluster = Notes(folder / "notes", points.cross), cluster_of(story, folder, points)
-    scheduler = Scheduler(storage, cluster, on_fatal=_die)
+    snapshots = SnapshotFile(folder / "snapshot") if story.snapshot_every else None
+    taking._LEAST_EVENTS, scheduling._RETRY_S = story.snapshot_every or 0, _DISK_RETRY_S
+    scheduler = Scheduler(storage, cluster, on_fatal=_die, snapshots=snapshots)
     await scheduler.open(_opening(cluster))
     check_kept(await scheduler.log.read(), scheduler.state, notes, cluster.past)
     life = asyncio.get_running_loop().create_task(scheduler.run())

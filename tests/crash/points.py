@@ -23,7 +23,8 @@ KILLED = 77
 """The exit status of a process that was killed at a place."""
 FILE_EFFECTS = ("write", "pwrite", "fsync", "truncate", "ftruncate", "posix_fallocate", "replace", "rename", "unlink")
 """Functions of `os` that change files, or that wait until a change is on the disk."""
-_READING = ("SELECT", "PRAGMA", "SHOW")
+_NO_EFFECTS = ("SELECT", "PRAGMA", "BEGIN", "SET")
+"""Statements that leave nothing behind where the process dies right after them."""
 
 
 class Points:
@@ -70,7 +71,7 @@ class Points:
 
     def _before_statement(self, statement: str) -> None:
         words = statement.split()
-        if words[0].upper() not in _READING:
+        if words[0].upper() not in _NO_EFFECTS:
             self.cross(" ".join(words[:3]))
 
     def _crossing(self, place: str, effect: Callable[..., Any]) -> Callable[..., Any]:

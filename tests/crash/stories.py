@@ -71,6 +71,8 @@ class Story:
         comes_up: Whether a trainer ever comes up.
         meanwhile: What happens on the cluster while no scheduler is there.
         nodes: The cluster's.
+        snapshot_every: After so many events a snapshot is taken; None: there are none.
+        on: The databases that it can be told on.
         least: How many events it makes at the least.
     """
 
@@ -81,6 +83,8 @@ class Story:
     comes_up: Callable[[ProcessKey], bool] = lambda _: True
     meanwhile: Callable[[OutlivingCluster], None] = OutlivingCluster.go_on_alone
     nodes: tuple[Node, ...] = (NODE,)
+    snapshot_every: int | None = None
+    on: tuple[str, ...] = ("sqlite", "postgresql")
 
     @property
     def name(self) -> str:
@@ -210,6 +214,23 @@ async def a_trainer_never_comes_up(driver: Driver) -> None:
     await driver.ended(JOB, COMPLETED)
 
 
+async def snapshots_are_taken_of_two_jobs(driver: Driver) -> None:
+    await two_jobs_take_turns(driver)
+
+
+async def the_disk_is_full_for_a_while(driver: Driver) -> None:
+    large = submitted(OTHER, new_model_id="two").model_copy(update={"warnings": ("x" * 100_000,)})
+    await driver.submit(submitted(new_model_id="one"))
+    await driver.until(JOB, _trains)
+    await driver.fill_disk()
+    await driver.be_refused(large)
+    await driver.free_disk()
+    await driver.submit(large)
+    assert await driver.cancel(JOB, "r1")
+    await driver.ended(JOB, CANCELLED)
+    await driver.ended(OTHER, COMPLETED)
+
+
 def _has_begun(job: Job) -> bool:
     return job.started_at is not None
 
@@ -226,12 +247,16 @@ def _waits_in_preparation(work: Work) -> Script:
     return Script((PREPARES[0], Turn.WAIT)) if work.purpose == "prepare" else usual(work)
 
 
+def _waits_in_the_first_job(work: Work) -> Script:
+    return training(BEGINS, Turn.WAIT)(work) if work.job_id == JOB else usual(work)
+
+
 STORIES = (
     Story(a_job_is_prepared_trained_and_published, least=14),
     Story(two_jobs_take_turns, least=26),
     Story(a_queued_job_is_cancelled, least=16),
-    Story(a_preparing_job_is_cancelled, least=8, script=_waits_in_preparation),
-    Story(a_training_job_is_cancelled, least=12, script=training(BEGINS, Turn.WAIT)),
+    Story(a_preparing_job_is_cancelled, least=7, script=_waits_in_preparation),
+    Story(a_training_job_is_cancelled, least=10, script=training(BEGINS, Turn.WAIT)),
     Story(a_cancel_races_the_published_model, least=12, script=training(PUBLISHING, PUBLISHES, heeds_stop=False)),
     Story(a_trainer_dies_and_its_job_resumes, least=18, script=training(BEGINS, SAVES, Turn.DIE)),
     Story(a_job_fails_for_good, least=11, script=training(BEGINS, DIVERGES)),
@@ -255,4 +280,6 @@ STORIES = (
         comes_up=lambda key: key.attempt != 1,
         rules={"start_timeout_seconds": 0.05},
     ),
+    Story(snapshots_are_taken_of_two_jobs, least=26, snapshot_every=4),
+    Story(the_disk_is_full_for_a_while, least=20, script=_waits_in_the_first_job, on=("sqlite",)),
 )

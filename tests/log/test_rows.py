@@ -141,3 +141,19 @@ def test_an_event_that_could_not_be_read_back_is_not_made_a_row():
 
     with pytest.raises(LogError, match=r"event 5 \(service_started\) cannot be stored.*surrogates"):
         row_of(Recorded(seq=5, at=1.0, epoch=1, event=half_a_pair), START.hash)
+
+
+@pytest.mark.parametrize(
+    ("event", "key"),
+    [(submitted("j\0"), "job_id"), (progress("\0", 1), "job_id"), (submitted("j", "\0k"), "idempotency_key")],
+)
+def test_a_key_that_postgresql_could_not_hold_is_not_made_a_row(event, key):
+    with pytest.raises(LogError, match=f"event 5 .* cannot be stored: {key} has a NUL character in it"):
+        row_of(Recorded(seq=5, at=1.0, epoch=1, event=event, job_seq=1), START.hash)
+
+
+def test_a_nul_character_elsewhere_is_stored():
+    recorded = Recorded(seq=1, at=1.0, epoch=1, event=submitted("j", filler="a\0b"), job_seq=1)
+
+    assert recorded_of(row_of(recorded, START.hash)) == recorded
+    assert "\0" not in row_of(recorded, START.hash).payload

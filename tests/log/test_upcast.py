@@ -100,7 +100,7 @@ def test_an_opening_of_a_newer_form_still_tells_its_version():
 def test_an_opening_that_tells_no_version_is_refused_all_the_same(payload):
     opened, *_ = rows()
 
-    with pytest.raises(LogTooNewError, match="event 1 is 'log_opened' in version 2.*a newer one wrote it"):
+    with pytest.raises(LogTooNewError, match=r"event 1 is 'log_opened' in version 2.*a newer one wrote it"):
         Reader().recorded(opened._replace(v=2, payload=payload))
 
 

@@ -121,6 +121,21 @@ async def test_work_is_done_once_and_its_reports_wait_until_they_are_acknowledge
     assert ended.incarnation == empty.incarnation
 
 
+async def test_a_pruned_checkpoint_is_deleted_when_the_report_of_it_is_acknowledged_and_no_earlier(start, tmp_path):
+    actor = start()
+    incarnation = await begin(actor, work(tmp_path, "Saver"))
+    first, second = (tmp_path / "attempts" / "1" / "checkpoints" / f"step-{step}" for step in (1, 2))
+    await has_ended(actor)
+
+    await actor.reports.remote(incarnation, 1)
+    assert (first.exists(), second.exists()) == (True, True)
+
+    await actor.acknowledge.remote(incarnation, 2)
+    assert (first.exists(), second.exists()) == (False, True)
+    with pytest.raises(StaleReportError):
+        await actor.acknowledge.remote("another", 3)
+
+
 async def test_another_incarnation_begins_nothing_hears_nothing_and_stops_nothing(start, tmp_path):
     actor = start()
 

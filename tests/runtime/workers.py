@@ -19,7 +19,7 @@ from ftactors.core.config import DatasetSourceConfig, FineTuningJobConfig, FineT
 from ftactors.core.errors import DatasetError, DatasetLostError, DivergedError
 from ftactors.core.events import ModelRef
 from ftactors.core.session import Stop
-from ftactors.core.work import Progress, Published, StageBegun, Stopped, Work
+from ftactors.core.work import CheckpointWritten, Progress, Published, StageBegun, Stopped, Work
 from ftactors.runtime.child import Child
 from handlers.base import BaseDatasetHandler, Record, Split
 from trainers.base import BaseTrainer
@@ -65,6 +65,18 @@ class Talker(BaseTrainer):
         self.session.say(StageBegun(stage="training", index=1, of=1, total_steps=3))
         for step in (1, 2, 3):
             self.session.say(Progress(stage="training", step=step, metrics={"loss": 2.0 / step}))
+        return published(self)
+
+
+class Saver(BaseTrainer):
+    """Writes two checkpoints, the second of which prunes the first, and publishes."""
+
+    def run(self) -> Published:
+        paths = [f"{self.work.attempt_dir}/checkpoints/step-{step}" for step in (1, 2)]
+        for step, path in enumerate(paths, start=1):
+            Path(path).mkdir(parents=True)
+            pruned = tuple(paths[: step - 1])
+            self.session.say(CheckpointWritten(stage="training", step=step, path=path, digest="d", pruned=pruned))
         return published(self)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,10 @@ async def check_aftermath(url: str, ledger: Ledger, *, namespace: str, directory
     """
     check_log(storage_at(url), ledger, least=_OPENED_STARTED_STOPPED + len(ledger.submitted))
     trainers = trainers_in(url)
-    async with asyncio.timeout(_GONE_S):
-        while left := [*actors_of(namespace), *map(repr, still_there(trainers)), *map(repr, at_work_in(directory))]:
-            await asyncio.sleep(0.05)
-    assert not left
+    deadline = time.monotonic() + _GONE_S
+    while left := [*actors_of(namespace), *workers_among(trainers), *at_work_in(directory)]:
+        assert time.monotonic() < deadline, f"{_GONE_S:g} s after the service stopped there are: {left}"
+        await asyncio.sleep(0.05)
 
 
 def trainers_in(url: str) -> set[int]:
@@ -69,25 +70,23 @@ def actors_of(namespace: str) -> list[str]:
     ]
 
 
-def still_there(pids: set[int]) -> list[psutil.Process]:
+def workers_among(pids: set[int]) -> list[str]:
     """Return those of the processes that are workers of Ray, and live."""
-    return [process for process in living() if process.pid in pids and "ray::" in process.name()]
+    return [f"trainer {found['pid']}" for found in living() if found["pid"] in pids and "ray::" in found["name"]]
 
 
-def at_work_in(directory: Path) -> list[psutil.Process]:
+def at_work_in(directory: Path) -> list[str]:
     """Return the processes of attempts that write somewhere in a directory."""
     return [
-        process
-        for process in living()
-        if "ftactors.runtime.process" in process.cmdline() and Path(process.cwd()).is_relative_to(directory)
+        f"child {found['pid']} in {found['cwd']}"
+        for found in living()
+        if "ftactors.runtime.process" in found["cmdline"] and Path(found["cwd"]).is_relative_to(directory)
     ]
 
 
-def living() -> Iterator[psutil.Process]:
-    """Yield all processes that are no zombies; what ends while it is looked at is left out."""
-    for process in psutil.process_iter():
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE:
-                yield process
-        except psutil.NoSuchProcess:
-            continue
+def living() -> Iterator[dict[str, Any]]:
+    """Yield what is known of each process that is no zombie and that we may look at."""
+    for process in psutil.process_iter(["pid", "status", "name", "cmdline", "cwd"]):
+        known = process.info
+        if known["status"] != psutil.STATUS_ZOMBIE and None not in known.values():
+            yield known

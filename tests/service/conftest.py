@@ -11,11 +11,15 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-import ray
 
 from ftactors import LLMFineTuningService, LLMModelManager
+from ftactors.core.events import AnyEvent
 from ftactors.core.status import FineTuningJobStatusInfo
+from ftactors.runtime.actor import log_url
+from ftactors.runtime.client import SchedulerClient
 from tests import tiny
+from tests.invariants import Ledger
+from tests.service.aftermath import check_aftermath, note_answers
 
 QUICK = {"job_queue_poll_interval_seconds": 0.5, "retry_backoff_seconds": 0.2, "stop_grace_seconds": 30}
 
@@ -72,21 +76,23 @@ def job(data: Path) -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def services(ray_session: str, base_model: Path, tmp_path: Path) -> Callable[..., Any]:
-    """Open a service for an `async with`; opened again in the same test, it has the same state."""
-    namespace = f"test-{uuid4().hex[:8]}"
+    """Open a service for an `async with`; opened again in the same test, it has the same state.
+
+    Whenever it has stopped, its log, what drivers were told, and what is left on the cluster are checked.
+    """
+    namespace, ledger = f"test-{uuid4().hex[:8]}", Ledger()
 
     @asynccontextmanager
     async def opened(**config: Any) -> AsyncIterator[LLMFineTuningService]:
         settings = {**QUICK, "state_dir": str(tmp_path / "state"), "namespace": namespace, **config}
         service = LLMFineTuningService(LLMModelManager({"tiny": str(base_model)}), settings)
         await service.start()
+        note_answers(client_of(service), ledger)
         try:
             yield service
         finally:
             await service.stop(force=True)
-        async with asyncio.timeout(5):
-            while actors_of(namespace):
-                await asyncio.sleep(0.05)
+        await check_aftermath(log_url(service.config), ledger, namespace=namespace, directory=tmp_path)
 
     return opened
 
@@ -98,11 +104,10 @@ async def service(services: Callable[..., Any]) -> AsyncIterator[LLMFineTuningSe
         yield running
 
 
-def actors_of(namespace: str) -> list[str]:
-    """Return the names of the actors that live in a namespace."""
-    return [
-        actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True) if actor["namespace"] == namespace
-    ]
+def client_of(service: LLMFineTuningService) -> SchedulerClient:
+    """Return the service's own way to its scheduler, once it has started."""
+    assert service._client is not None
+    return service._client
 
 
 async def status_when(
@@ -117,3 +122,23 @@ async def status_when(
             if condition(status):
                 return status
     raise AssertionError(f"the job ended first: {status}")
+
+
+async def event_when(
+    service: LLMFineTuningService, job_id: str, condition: Callable[[AnyEvent], bool], seconds: float = 90.0
+) -> AnyEvent:
+    """Return a job's first event that fulfils a condition, once there is one; fails after so long without."""
+    seq = 0
+    async with asyncio.timeout(seconds):
+        while True:
+            for recorded in await service.list_job_events(job_id):
+                if condition(recorded.event):
+                    return recorded.event
+            seq, _ = await client_of(service).ask("watch", job_id, seq)
+
+
+async def until(condition: Callable[[], object], seconds: float = 90.0) -> None:
+    """Return once a condition holds; fails after so long without."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)

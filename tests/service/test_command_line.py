@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from ftactors.cli.edge import ExitCode
-from tests.service.conftest import QUICK, actors_of
+from tests.service.aftermath import actors_of
+from tests.service.conftest import QUICK
 
 pytestmark = pytest.mark.ray
 

@@ -11,7 +11,8 @@ import pytest
 
 from ftactors import LLMFineTuningService, LLMModelManager, ModelNotFoundError
 from ftactors.core.errors import LogRefusedError, ServiceNotStartedError
-from tests.service.conftest import actors_of
+from tests.service.aftermath import actors_of
+from tests.service.conftest import client_of
 
 pytestmark = pytest.mark.ray
 
@@ -79,8 +80,7 @@ async def test_a_joining_driver_brings_its_base_models_and_leaves_the_service_ru
 
 async def test_a_driver_that_starts_while_another_stops_keeps_its_service(services: Callable[..., Any]):
     async with services() as service:
-        client = service._client
-        assert client is not None
+        client = client_of(service)
         await client.ask("stop", "the first")
         other = LLMFineTuningService(LLMModelManager(), {"namespace": service.config.namespace})
         await other.start()

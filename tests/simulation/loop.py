@@ -17,6 +17,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
+from inspect import CORO_CREATED, getcoroutinestate
+from types import CoroutineType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -93,13 +95,12 @@ class VirtualLoop(BaseEventLoop):
     def kill(self, life: int) -> None:
         """Let all tasks of a process end where they are, without a word, and what it had on its way to the disk too."""
         self._dead.add(life)
+        for task in [task for task, of in self._tasks.items() if of == life]:
+            _silence(task)
         for handle in [*self._ready, *self._scheduled]:
             if handle._context.get(LIFE) == life:
                 handle.cancel()
         self.writes = deque(write for write in self.writes if write.life != life)
-        for task, of in self._tasks.items():
-            if of == life:
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
 
     def spawn(self, life: int, coroutine: Any) -> asyncio.Task[Any]:
         """Start a task of a process."""
@@ -110,7 +111,10 @@ class VirtualLoop(BaseEventLoop):
     def create_task(self, coro: Any, *, name: str | None = None, context: Context | None = None) -> asyncio.Task[Any]:
         """Start a task, and remember whose it is."""
         task = super().create_task(coro, name=name, context=context)
-        self._tasks[task] = LIFE.get() if context is None else context.get(LIFE, 0)
+        life = LIFE.get() if context is None else context.get(LIFE, 0)
+        self._tasks[task] = life
+        if life in self._dead:
+            _silence(task)
         return task
 
     def run_in_executor(self, executor: Executor | None, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
@@ -158,3 +162,11 @@ class VirtualLoop(BaseEventLoop):
         error = context.get("exception")
         if "never retrieved" not in context["message"]:  # of a process that was killed, mostly
             self.errors.append(f"{context['message']}: {error!r}")
+
+
+def _silence(task: asyncio.Task[Any]) -> None:
+    """Let a task that will never go on be thrown away without a complaint."""
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    coroutine = task.get_coro()
+    if isinstance(coroutine, CoroutineType) and getcoroutinestate(coroutine) == CORO_CREATED:
+        coroutine.close()

@@ -102,6 +102,10 @@ class View:
         """Return what a trainer has said."""
         return await self._world.cluster.reports(key, incarnation, after=after)
 
+    async def acknowledge(self, key: ProcessKey, incarnation: str, number: int) -> None:
+        """Tell a trainer that its last reports are in the log."""
+        await self._world.cluster.acknowledge(key, incarnation, number)
+
     async def close(self) -> None:
         """Trainers stay."""
 
@@ -294,7 +298,8 @@ class World:
             command = replace(command, placed=command.placed.model_copy(update={"node_id": node_id}))
             self._shares[command.key] = (command.placed.gpu_thousandths, command.placed.cpus)
         self.cluster.execute(command)
-        self._note_change()
+        if isinstance(command, Start | Kill):  # what is ordered again and again until it is done is no news
+            self._note_change()
         if not self.slow_starts:
             self.bring_up()
 

@@ -1,4 +1,4 @@
-"""Checkpoints: complete or not there, pruned across attempts, deleted late."""
+"""Checkpoints: complete or not there, pruned across attempts, deleted by others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ftactors.core.events import CheckpointRef
-from trainers.checkpoints import Checkpoints, beyond_limit, resumption
+from trainers.checkpoints import Checkpoints, beyond_limit, delete_unnamed, resumption
 from trainers.durable import commit, digest_of
 from trainers.tally import TALLY_FILE, Tally
 
@@ -41,17 +41,26 @@ def test_one_that_is_kept_counts_to_the_limit_where_that_leaves_room_for_the_new
     assert beyond_limit(["best", "b", "c"], 1, "best") == ["b"]
 
 
-def test_a_pruned_checkpoint_is_deleted_only_when_the_next_one_is_written(tmp_path: Path):
+def test_pruning_names_the_oldest_and_deletes_nothing(tmp_path: Path):
     earlier = _checkpoint(tmp_path / "1" / "step-5", 5)
     checkpoints = Checkpoints(tmp_path / "2", [str(earlier)], limit=1)
 
-    pruned = _write(checkpoints, 10)
-
-    assert pruned == (str(earlier),)
-    assert earlier.is_dir()
+    assert _write(checkpoints, 10) == (str(earlier),)
     assert _write(checkpoints, 15) == (str(tmp_path / "2" / "step-10"),)
-    assert not earlier.exists()
+    assert earlier.is_dir()  # until its trainer actor knows that the log names it no more
     assert checkpoints.path_of(10).is_dir()
+
+
+def test_what_the_log_does_not_name_is_deleted_before_a_run_goes_on(tmp_path: Path):
+    kept, pruned, untold = (
+        _checkpoint(tmp_path / attempt / "checkpoints" / f"step-{step}", step)
+        for attempt, step in (("1", 20), ("1", 10), ("2", 30))
+    )
+    model = _checkpoint(tmp_path / "1" / "model", 20)
+
+    delete_unnamed(tmp_path, [str(kept)])
+
+    assert [path.exists() for path in (kept, pruned, untold, model)] == [True, False, False, True]
 
 
 def test_a_committed_directory_has_its_final_name_and_a_digest_of_its_contents(tmp_path: Path):
