@@ -78,7 +78,7 @@ class MemoryStorage:
         if self._epoch is None:
             raise LogRefusedError("the log in memory is not open for writing")
         if (self._epoch, rows[0].seq - 1) != (disk.epoch, disk.end.seq):
-            raise self._fenced()
+            raise self._fenced(rows[0].seq - 1)
         self._check_room(len(rows))
         keys: set[tuple[str | int | None, ...]] = set()
         for key in (key for row in rows for key in unique_keys(row)):
@@ -93,7 +93,7 @@ class MemoryStorage:
     def confirm(self) -> None:
         """Make sure that nobody else has taken the log; see `Storage`."""
         if self._epoch != self.disk.epoch:
-            raise self._fenced()
+            raise self._fenced(self.disk.end.seq)
 
     def refill(self) -> bool:
         """Set the reserve aside again, if there is room for it twice; see `Storage`."""
@@ -108,11 +108,11 @@ class MemoryStorage:
         """Give the log back."""
         self._epoch = None
 
-    def _fenced(self) -> LogTakenError:
+    def _fenced(self, expected: int) -> LogTakenError:
         disk = self.disk
         return LogTakenError(
             f"the log in memory was taken by {disk.owner} (epoch {disk.epoch}, event {disk.end.seq}); "
-            f"this is {this_process()} (epoch {self._epoch})"
+            f"this is {this_process()} (epoch {self._epoch}, event {expected})"
         )
 
     def _check_room(self, wanted: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from json import JSONEncoder
+from json.encoder import encode_basestring_ascii
 from typing import NamedTuple, get_args
 
 from pydantic import ValidationError
@@ -76,8 +77,6 @@ TERMINAL_TYPES = tuple(_stored_name(event)[0] for event in TERMINAL)
 PLACED_TYPE = _stored_name(AttemptPlaced)[0]
 
 _canonical = JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode
-# `default`: damage can change a column's type; that must give another hash, not a TypeError.
-_header = JSONEncoder(separators=(",", ":"), default=repr).encode
 
 
 def row_of(recorded: Recorded, previous: bytes) -> Row:
@@ -88,20 +87,22 @@ def row_of(recorded: Recorded, previous: bytes) -> Row:
             NUL character, which PostgreSQL refuses.
     """
     event = recorded.event
-    for key in ("job_id", "idempotency_key"):
-        if "\0" in (getattr(event, key, None) or ""):
-            raise LogError(f"event {recorded.seq} ({event.type}) cannot be stored: {key} has a NUL character in it")
+    value = vars(event).get  # to ask a model for an attribute that it has not takes microseconds
+    job_id, idempotency_key = value("job_id"), value("idempotency_key")
+    for name, key in (("job_id", job_id), ("idempotency_key", idempotency_key)):
+        if key is not None and "\0" in key:
+            raise LogError(f"event {recorded.seq} ({event.type}) cannot be stored: {name} has a NUL character in it")
     columns = (
         recorded.seq,
-        getattr(event, "job_id", None),
+        job_id,
         recorded.job_seq,
-        getattr(event, "attempt", None),
-        getattr(event, "report", None),
+        value("attempt"),
+        value("report"),
         recorded.epoch,
         event.type,
         event.v,
         float(recorded.at),  # an int would come back as a float, with another hash
-        getattr(event, "idempotency_key", None),
+        idempotency_key,
     )
     try:
         payload = _canonical(event.model_dump(mode="json"))
@@ -151,7 +152,15 @@ def chained(previous: bytes, columns: tuple[object, ...], payload: object) -> by
 
     JSON escapes line feeds, so no two rows give the same bytes.
     """
-    return blake2b(previous + f"{_header(columns)}\n{payload}".encode(), digest_size=HASH_BYTES).digest()
+    header = ",".join([_json(column) for column in columns])  # twice as fast as an encoder, and there are millions
+    return blake2b(previous + f"[{header}]\n{payload}".encode(), digest_size=HASH_BYTES).digest()
+
+
+def _json(column: object) -> str:
+    """Return a column as JSON; one of a type that only damage can bring about as anything else, but no error."""
+    if column is None:
+        return "null"
+    return encode_basestring_ascii(column) if isinstance(column, str) else repr(column)
 
 
 def _too_new(row: Row, what: str, writer: str | None) -> LogTooNewError:

@@ -14,17 +14,18 @@ def verified(rows: Iterable[Row], head: Head, after: Mark = START) -> Iterator[R
     Raises:
         LogDamagedError: a row is missing, changed, or one too many. All rows before it were yielded.
     """
-    last, last_epoch = after, 0
+    (seq, row_hash), epoch = after, 0
+    witness = head.witness
     for row in rows:
-        if row.seq != last.seq + 1:
-            raise LogDamagedError(last.seq + 1, f"event {last.seq + 1} is missing; event {row.seq} is there")
-        if chained(last.hash, row[:-2], row.payload) != row.hash:
+        if row.seq != seq + 1:
+            raise LogDamagedError(seq + 1, f"event {seq + 1} is missing; event {row.seq} is there")
+        if chained(row_hash, row[:-2], row.payload) != row.hash:
             raise LogDamagedError(row.seq, f"event {row.seq} is not what was written: it does not match its hash")
-        if head.witness is not None and row.seq == head.witness.seq and row.hash != head.witness.hash:
+        if witness is not None and row.seq == witness.seq and row.hash != witness.hash:
             raise LogDamagedError(row.seq, f"event {row.seq} is not the one that the witness beside the log saw")
-        last, last_epoch = row.mark, row.epoch
+        seq, row_hash, epoch = row.seq, row.hash, row.epoch
         yield row
-    _check_end(last, last_epoch, head)
+    _check_end(Mark(seq, row_hash), epoch, head)
 
 
 def _check_end(last: Mark, last_epoch: int, head: Head) -> None:

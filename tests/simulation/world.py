@@ -209,7 +209,8 @@ class World:
                 break
             self.write()
         else:
-            raise AssertionError(f"no rest after {_MOST_TURNS} turns: somebody runs in circles")
+            last = [*(row.type for row in self.disk.rows[-4:]), *map(repr, self.cluster.executed[-4:])]
+            raise AssertionError(f"no rest after {_MOST_TURNS} turns: somebody runs in circles: {last}")
         assert not self.wrong, self.wrong
         assert not self.loop.errors, self.loop.errors
 
