@@ -30,7 +30,7 @@ class Sizes:
 
     rounds: int = 5
     appends: int = 300
-    in_flight: int = 1_000
+    trainers: int = 64
     groups: int = 20
     saves: int = 500
     replayed: int = 1_000_000
@@ -46,7 +46,7 @@ class Sizes:
 QUICK = Sizes(
     rounds=1,
     appends=10,
-    in_flight=20,
+    trainers=4,
     groups=2,
     saves=10,
     replayed=2_000,
@@ -64,7 +64,7 @@ async def without_ray(directory: Path, sizes: Sizes) -> list[Line]:
     """Measure the log, and the scheduler in this process."""
     return [
         await one_at_a_time(directory, sizes.appends, sizes.rounds),
-        await in_groups(directory, sizes.in_flight, sizes.groups, sizes.saves, sizes.rounds),
+        *await in_groups(directory, sizes.trainers, sizes.groups, sizes.saves, sizes.rounds),
         *await replay(directory, sizes.replayed, sizes.sourced_jobs),
         await memory(_finished(directory, sizes), sizes.jobs),
     ]

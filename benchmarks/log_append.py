@@ -4,40 +4,55 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from pathlib import Path
 
 from benchmarks.eventsourced import EventSourced
 from benchmarks.measuring import in_turn, say, stopwatch
-from benchmarks.scheduling import opened
+from benchmarks.scheduling import fatal, opened
 from benchmarks.stories import STARTED, progressed, training
 from benchmarks.table import Line, Target
-from ftactors.core.events import Recorded
+from ftactors.core.events import AnyEvent, Recorded
+from ftactors.log.log import EventLog
 from ftactors.log.rows import START, row_of
-from ftactors.runtime.scheduler import Scheduler
+from ftactors.log.sqlite import SqliteStorage
+
+Record = Callable[[AnyEvent], int]
+"""Takes an event in, and returns its seq."""
+_BURST = 16
+"""The reports of one pull from a trainer, which are recorded together."""
 
 
-class _Reporters:
-    """Jobs that train, and report."""
+class _Appending:
+    """A log of its own, into which events go one after the other."""
 
-    def __init__(self, scheduler: Scheduler, jobs: int) -> None:
-        self._scheduler = scheduler
-        self._reports = [count(1) for _ in range(jobs)]
-        scheduler.record(STARTED)
-        for number in range(jobs):
-            for event in training(number):
-                scheduler.record(event)
+    def __init__(self, path: Path) -> None:
+        self.log = EventLog(SqliteStorage(path), on_undone=print, on_fatal=fatal)
+        self.log.open()
+        for _ in self.log.replay():
+            raise AssertionError(f"{path} is not new")
 
-    async def report(self, number: int) -> None:
-        """Record the next report of a job, and return once it is durable."""
-        seq = self._scheduler.record(progressed(number, next(self._reports[number])))
-        await self._scheduler.log.durable(seq)
+    def record(self, event: AnyEvent) -> int:
+        """Append an event."""
+        seq = self.log.seq + 1
+        self.log.append(Recorded(seq, 1.7e9 + seq, self.log.epoch, event, seq))
+        return seq
 
-    async def report_often(self, number: int, times: int) -> None:
-        """Record so many reports, one after the other."""
+
+class _Trainer:
+    """One job's reports, as they come from its trainer."""
+
+    def __init__(self, number: int, log: EventLog, record: Record) -> None:
+        self._number, self._log, self._record = number, log, record
+        self._reports = count(1)
+
+    async def report(self, reports: int, times: int = 1) -> None:
+        """Record so many reports and wait until they are durable, so many times."""
         for _ in range(times):
-            await self.report(number)
+            for _ in range(reports):
+                seq = self._record(progressed(self._number, next(self._reports)))
+            await self._log.durable(seq)
 
 
 async def one_at_a_time(directory: Path, appends: int, rounds: int) -> Line:
@@ -56,18 +71,19 @@ async def one_at_a_time(directory: Path, appends: int, rounds: int) -> Line:
             seconds.append(took())
         return seconds
 
-    async with opened(directory / "one.db") as scheduler:
-        reporters = _Reporters(scheduler, jobs=1)
+    appending = _Appending(directory / "one.db")
+    trainer = _Trainer(1, appending.log, appending.record)
 
-        async def ours() -> Sequence[float]:
-            seconds: list[float] = []
-            for _ in range(appends):
-                took = stopwatch()
-                await reporters.report(0)
-                seconds.append(took())
-            return seconds
+    async def ours() -> Sequence[float]:
+        seconds: list[float] = []
+        for _ in range(appends):
+            took = stopwatch()
+            await trainer.report(1)
+            seconds.append(took())
+        return seconds
 
-        append_s, raw_s = await in_turn(ours, raw, rounds)
+    append_s, raw_s = await in_turn(ours, raw, rounds)
+    await appending.log.close()
     os.close(file)
     return Line(
         "durable append, one at a time, p50",
@@ -78,26 +94,43 @@ async def one_at_a_time(directory: Path, appends: int, rounds: int) -> Line:
     )
 
 
-async def in_groups(directory: Path, in_flight: int, times: int, saves: int, rounds: int) -> Line:
-    """Measure many appends at once against saves of the `eventsourcing` library."""
-    say(f"durable append, {in_flight} in flight")
+async def in_groups(directory: Path, trainers: int, times: int, saves: int, rounds: int) -> list[Line]:
+    """Measure many appends at once, by the log alone and by a scheduler, against saves of `eventsourcing`."""
+    say(f"durable append, {trainers * _BURST:,} in flight")
+    appending = _Appending(directory / "groups.db")
+    alone = [_Trainer(number, appending.log, appending.record) for number in range(trainers)]
+    async with opened(directory / "scheduled.db") as scheduler:
+        scheduler.record(STARTED)
+        for number in range(trainers):
+            for event in training(number):
+                scheduler.record(event)
+        folded = [_Trainer(number, scheduler.log, scheduler.record) for number in range(trainers)]
+        lines = [
+            await _against_saves(directory, "pydantic, JSON, hash chain", alone, times, saves, rounds),
+            await _against_saves(directory, "by a scheduler, with its fold", folded, times, saves, rounds),
+        ]
+    await appending.log.close()
+    return lines
+
+
+async def _against_saves(
+    directory: Path, what: str, trainers: Sequence[_Trainer], times: int, saves: int, rounds: int
+) -> Line:
     sourced = EventSourced(directory / "sourced.db")
 
     async def theirs() -> Sequence[float]:
         return [saves / sum(sourced.save(saves))]
 
-    async with opened(directory / "groups.db") as scheduler:
-        reporters = _Reporters(scheduler, in_flight)
+    async def ours() -> Sequence[float]:
+        took = stopwatch()
+        work: list[Awaitable[None]] = [trainer.report(_BURST, times) for trainer in trainers]
+        await asyncio.gather(*work)
+        return [len(trainers) * _BURST * times / took()]
 
-        async def ours() -> Sequence[float]:
-            took = stopwatch()
-            await asyncio.gather(*(reporters.report_often(number, times) for number in range(in_flight)))
-            return [in_flight * times / took()]
-
-        appends, singles = await in_turn(ours, theirs, rounds)
+    appends, singles = await in_turn(ours, theirs, rounds)
     sourced.close()
     return Line(
-        f"durable append, {in_flight} in flight",
+        f"durable append, {len(trainers) * _BURST:,} in flight: {what}",
         f"{appends:,.0f} events/s",
         f"eventsourcing {singles:,.0f} saves/s",
         appends / singles,

@@ -13,7 +13,8 @@ from ftactors.runtime.memory_cluster import MemoryCluster
 from ftactors.runtime.scheduler import Scheduler
 
 
-def _fatal(error: BaseException) -> None:
+def fatal(error: BaseException) -> None:
+    """End the benchmark: what is measured is no longer what was meant."""
     raise error
 
 
@@ -26,7 +27,7 @@ async def opened(path: Path, *, snapshots: bool = False) -> AsyncIterator[Schedu
         snapshots: Whether it begins with the snapshot that is there, and leaves one in the end.
     """
     file = SnapshotFile(path.with_name(f"{path.name}.snapshot")) if snapshots else None
-    scheduler = Scheduler(SqliteStorage(path), MemoryCluster(()), on_fatal=_fatal, snapshots=file)
+    scheduler = Scheduler(SqliteStorage(path), MemoryCluster(()), on_fatal=fatal, snapshots=file)
     await scheduler.open(OPENED)
     yield scheduler
     await scheduler.close()

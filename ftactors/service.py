@@ -108,7 +108,12 @@ class LLMFineTuningService:
 
     async def _stop(self, client: SchedulerClient) -> None:
         """Wait until all trainers have stopped, as long as their graces allow, and end the scheduler."""
-        await client.ask("stop", whoami())
+        try:
+            await client.ask("stop", whoami())
+        except LogRefusedError as error:  # whoever mends the log needs it closed
+            _LOG.warning("the scheduler ends, and what it follows is not told to stop: %s", error)
+            await client.close_scheduler()
+            return
         graces_s = max(self.rules.stop_grace_seconds, self.rules.cancel_grace_seconds)
         deadline = asyncio.get_running_loop().time() + graces_s + self.rules.kill_margin_seconds + _STOP_MARGIN_S
         while (how := await client.ask("wait_stopped")) == "stopping":
@@ -290,7 +295,7 @@ class LLMFineTuningService:
 
     def _tell_differences(self) -> None:
         """Warn of what this driver asked for and the running service does not do."""
-        asked = self._absolute()
+        asked = self._absolute().told()
         for name in sorted(self.config.model_fields_set - {"base_models", "ray_address"}):
             ours, theirs = getattr(asked, name), getattr(self.rules, name)
             if ours != theirs:

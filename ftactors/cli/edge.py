@@ -18,7 +18,6 @@ from ftactors.core.errors import (
     ModelNotFoundError,
 )
 from ftactors.log.errors import LogDamagedError, LogTooNewError
-from ftactors.log.restore import how_to_restore
 
 
 class ExitCode(IntEnum):
@@ -74,8 +73,6 @@ def guarded(command: Callable[[], int]) -> int:
         _tell(str(error))
         if isinstance(error, JobExecutionError) and error.hint:
             _tell(f"hint: {error.hint}")
-        if hint := how_to_restore(error):
-            _tell(f"hint: {hint}")
         return exit_code_of(error)
     except Exception as error:  # noqa: BLE001 - the edge: whatever it is, it is told in full
         _tell(f"ftactors met an error that it does not know: {type(error).__name__}: {error}")

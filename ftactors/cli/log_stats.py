@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ftactors.cli.lines import number
+from ftactors.cli.lines import number, one_line
 from ftactors.cli.log_lines import day, payload_of, when
 from ftactors.cli.output import Output
 from ftactors.core.errors import LogRefusedError
@@ -94,32 +94,32 @@ def size_on_disk(url: str) -> int | None:
 
 def show_statistics(counted: Statistics, name: str, bytes_on_disk: int | None, output: Output, *, top: int) -> None:
     """Tell the counts: tables for a person, and lines that begin with what is counted for a pipe."""
-    output.facts(
-        {
-            "log": name,
-            "events": f"{counted.events}",
-            "first": counted.first_at or "",
-            "last": counted.last_at or "",
-            "payloads": size(counted.payload_bytes),
-            "on disk": "" if bytes_on_disk is None else size(bytes_on_disk),
-            "jobs": f"{len(counted.jobs)}",
-            "openings": f"{len(counted.openings)}",
-        }
-    )
-    counts = {
-        "type": counted.types.most_common(),
-        "job": counted.jobs.most_common(top),
-        "day": [*counted.days.items()],
+    facts = {
+        "log": name,
+        "events": f"{counted.events}",
+        "first": counted.first_at,
+        "last": counted.last_at,
+        "payloads": size(counted.payload_bytes),
+        "on disk": None if bytes_on_disk is None else size(bytes_on_disk),
+        "jobs": f"{len(counted.jobs)}",
+        "openings": f"{len(counted.openings)}",
     }
-    openings = [tuple(str(value) for value in opening.values()) for opening in counted.openings]
+    output.facts({fact: told for fact, told in facts.items() if told})
+    _show_rows("type", ("type", "events"), counted.types.most_common(), output)
+    _show_rows("job", ("job", "events"), counted.jobs.most_common(top), output)
+    _show_rows("day", ("day", "events"), [*counted.days.items()][_first_shown(counted.days, output) :], output)
+    openings = [tuple(opening.values()) for opening in counted.openings]
+    _show_rows("opening", _OPENING_COLUMNS, openings[_first_shown(openings, output) :], output)
+
+
+def _first_shown(things: Sized, output: Output) -> int:
+    """Return the index of the first that is shown: to a person the newest only."""
+    return max(len(things) - _SHOWN_TO_PERSON, 0) if output.to_person else 0
+
+
+def _show_rows(what: str, columns: Sequence[str], rows: Sequence[Sequence[object]], output: Output) -> None:
+    cells = [tuple(map(one_line, row)) for row in rows]
     if not output.to_person:
-        for name, pairs in counts.items():
-            output.rows((), [(name, what, str(events)) for what, events in pairs], empty="")
-        output.rows((), [("opening", *opening) for opening in openings], empty="")
-        return
-    for name, pairs in counts.items():
-        shown = pairs[-_SHOWN_TO_PERSON:] if name == "day" else pairs
-        if shown:
-            output.rows((name, "events"), [(what, str(events)) for what, events in shown], empty="")
-    if openings:
-        output.rows(_OPENING_COLUMNS, openings[-_SHOWN_TO_PERSON:], empty="")
+        output.rows((), [(what, *row) for row in cells], empty="")
+    elif cells:
+        output.rows(columns, cells, empty="")

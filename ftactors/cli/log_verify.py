@@ -11,7 +11,6 @@ from ftactors.cli.output import Output
 from ftactors.core.errors import LogRefusedError
 from ftactors.log.errors import LogDamagedError
 from ftactors.log.reader import Reader
-from ftactors.log.restore import how_to_restore
 from ftactors.log.rows import Head, Row
 from ftactors.log.verify import verified
 
@@ -39,8 +38,10 @@ class Verdict:
         }
         if self.problem is None:
             return found
-        bad_seq = self.problem.seq if isinstance(self.problem, LogDamagedError) else self.sound + 1
-        return {**found, "bad_seq": bad_seq, "problem": str(self.problem), "hint": how_to_restore(self.problem)}
+        if isinstance(self.problem, LogDamagedError):
+            damage = self.problem
+            return {**found, "bad_seq": damage.seq, "problem": damage.message, "hint": damage.hint}
+        return {**found, "bad_seq": self.sound + 1, "problem": str(self.problem), "hint": None}
 
 
 def examined(rows: Iterable[Row], head: Head) -> Verdict:

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ftactors.core.errors import FtactorsError, IllegalEventError, StaleReportError
-from ftactors.core.events import JobEvent, Recorded
+from ftactors.core.events import Recorded
 from ftactors.core.state import State
 from ftactors.log.errors import LogDamagedError, LogTooNewError
 from ftactors.log.protocol import Storage
 from ftactors.log.reader import Reader
-from ftactors.log.rows import Head
+from ftactors.log.rows import Head, recorded_of
 from ftactors.log.urls import storage_at
 from ftactors.log.verify import verified
 
@@ -24,21 +24,20 @@ _LOCK_WAIT_S = 2.0
 class LogContent:
     """What a log says."""
 
+    url: str = ""
     state: State = field(default_factory=State)
-    events: dict[str, list[Recorded]] = field(default_factory=dict)
-    """Of each job, oldest first."""
     damage: FtactorsError | None = None
     """Why the log could not be read to its end: it is damaged, or newer than this version."""
 
-    def take(self, recorded: Recorded) -> None:
-        """Take the next event in.
+    def events(self, job_id: str) -> list[Recorded]:
+        """Return the events of a job, oldest first, read from the log again: they may be too many to keep them all.
 
         Raises:
-            LogTooNewError: by what this version knows it cannot have happened.
+            LogRefusedError: the log cannot be read any more.
         """
-        apply(self.state, recorded)
-        if isinstance(recorded.event, JobEvent):
-            self.events.setdefault(recorded.event.job_id, []).append(recorded)
+        with looked_at(self.url) as log:
+            rows = log[0].read(job_id=job_id) if log else ()
+            return [recorded_of(row) for row in rows if row.seq <= self.state.seq]
 
 
 def apply(state: State, recorded: Recorded) -> None:
@@ -80,10 +79,10 @@ def read_log(url: str, *, lock_wait_s: float = _LOCK_WAIT_S) -> LogContent | Non
         if log is None:
             return None
         storage, head = log
-        content, reader = LogContent(), Reader()
+        content, reader = LogContent(url), Reader()
         try:
             for row in verified(storage.read(), head):
-                content.take(reader.recorded(row))
+                apply(content.state, reader.recorded(row))
         except (LogDamagedError, LogTooNewError) as error:
             content.damage = error
         return content

@@ -15,7 +15,6 @@ from ftactors.core.models import Model
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.status import FineTuningJobStatusInfo, JobStatus
 from ftactors.core.urls import without_password
-from ftactors.log.restore import how_to_restore
 from ftactors.runtime.actor import log_url
 from ftactors.runtime.client import SchedulerClient, disconnect_from_ray, join_ray
 from ftactors.runtime.desk import Hello
@@ -90,8 +89,7 @@ class LogReading:
 
     def __init__(self, content: LogContent) -> None:
         self._state = content.state
-        self._events = content.events
-        self._is_whole = content.damage is None
+        self._content = content
 
     async def status(self, job_id: str) -> FineTuningJobStatusInfo:
         """Return a job's last status."""
@@ -101,7 +99,7 @@ class LogReading:
         if status.is_terminal:
             return status
         reason = PAUSED if status.status is JobStatus.PAUSED else NOT_RUNNING
-        if not self._is_whole:
+        if self._content.damage is not None:
             reason = UNREADABLE
         return status.model_copy(update={"wait_reason": reason})
 
@@ -114,7 +112,7 @@ class LogReading:
     async def events(self, job_id: str) -> list[Recorded]:
         """Return all events of a job, oldest first."""
         await self.status(job_id)
-        return self._events[job_id]
+        return self._content.events(job_id)
 
     async def models(self) -> list[Model]:
         """Return the registered models, oldest first."""
@@ -161,8 +159,6 @@ def _about(content: LogContent | None, name: str, refusal: LogRefusedError | Non
         yield f"no service is running; jobs go on at the next start; this is its log ({name})"
     if content is not None and content.damage is not None:
         yield f"this is its log up to event {content.state.seq} ({name}), and no further: {content.damage}"
-        if hint := how_to_restore(content.damage):
-            yield f"hint: {hint}"
 
 
 async def answering_service(config: ServiceConfig) -> tuple[SchedulerClient | None, LogRefusedError | None]:
@@ -191,4 +187,4 @@ async def running_service(config: ServiceConfig) -> SchedulerClient | None:
 
 async def _has_log(client: SchedulerClient, url: str) -> bool:
     hello: Hello = await client.ask("hello")
-    return log_url(hello.config) == url
+    return log_url(hello.config) == without_password(url)  # a service tells no password

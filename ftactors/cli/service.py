@@ -8,6 +8,7 @@ from ftactors.cli.app import command
 from ftactors.cli.options import AsJson, ConfigFile
 from ftactors.cli.output import Output
 from ftactors.cli.session import service_config, service_for
+from ftactors.core.service_config import ServiceConfig
 
 
 @command("ftactors stop")
@@ -16,22 +17,28 @@ def stop(*, config: ConfigFile = None, as_json: AsJson = False) -> None:
 
     Whatever starts the service starts it again, such as `ftactors submit`.
     """
-
-    async def stopped() -> bool:
-        from ftactors.cli.reading import running_service
-
-        if not await running_service(service_config(config)):
-            return False
-        async with service_for(service_config(config), stays=True) as service:
-            await service.stop(force=True)
-        return True
-
     output = Output.here(as_json=as_json)
-    was_running = asyncio.run(stopped())
+    was_running = asyncio.run(_stopped(service_config(config), output))
     if as_json:
         output.document({"stopped": was_running})
     else:
         output.line("the service is stopped" if was_running else "no service is running")
+
+
+async def _stopped(config: ServiceConfig, output: Output) -> bool:
+    """Stop the service; return whether one was running."""
+    from ftactors.cli.reading import answering_service
+    from ftactors.runtime.client import SchedulerClient
+
+    running, refusal = await answering_service(config)
+    if running is None and refusal is None:
+        return False
+    if (why := await SchedulerClient.end_refusing(config.namespace)) is not None:
+        output.say(f"the service could write nothing, and there was nothing to wait for: {why}")
+        return True
+    async with service_for(config, stays=True) as service:
+        await service.stop(force=True)
+    return True
 
 
 @command("ftactors config --config service.yaml", "ftactors config > service.yaml", name="config")

@@ -116,6 +116,8 @@ def _guard(job: Job, event: JobEvent) -> None:
 
 def _change(job: Job, event: AnyJobEvent, at: float, seq: int) -> Job:  # noqa: C901, PLR0911, PLR0912 - one case an event
     match event:
+        case ProgressReported():  # first, for so are most events
+            return _progressed(job, event, at)
         case JobSubmitted():
             raise IllegalEventError(f"job {job.job_id!r} was submitted before")
         case AttemptPlaced():
@@ -128,8 +130,6 @@ def _change(job: Job, event: AnyJobEvent, at: float, seq: int) -> Job:  # noqa: 
             return replace(job, dataset=None, **_NO_STAGE)
         case StageStarted():
             return _stage_started(job, event, at)
-        case ProgressReported():
-            return _progressed(job, event, at)
         case CheckpointSaved():
             kept = tuple(known for known in job.checkpoints if known.path not in event.pruned)
             saved = CheckpointRef(stage=event.stage, step=event.step, path=event.path, digest=event.digest)

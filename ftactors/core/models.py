@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from ftactors.core.events import Fact, JobCompleted, ModelImported, ModelKind, ModelRef
 
 
@@ -62,13 +64,19 @@ def completed(event: JobCompleted, seq: int, at: float) -> Model:
         registered_seq=seq,
         path=event.model.path,
         kind=event.model.kind,
-        base=event.model.base,
+        base=_shared(event.model.base),
         source=f"job:{event.job_id}",
         digest=event.model.digest,
         owned=True,
         created_at=at,
         job_id=event.job_id,
     )
+
+
+@lru_cache(maxsize=1024)
+def _shared(base: ModelRef) -> ModelRef:
+    """Return the object that an equal one was given for before: thousands of models have one base."""
+    return base
 
 
 def _base_elsewhere(event: ModelImported) -> ModelRef | None:

@@ -12,8 +12,18 @@ class LogDamagedError(LogRefusedError):
         self.seq, self.message = seq, message
         super().__init__(seq, message)
 
+    @property
+    def hint(self) -> str:
+        """What whoever runs the service can do."""
+        sound = "there is no sound event before it" if self.seq <= 1 else f"events 1 to {self.seq - 1} are sound"
+        return (
+            f"{sound}. To go on, stop the service and restore the log from a backup: of SQLite the file with those "
+            f"beside it (-wal, .witness), all of one moment. Or move them away and begin a new log; "
+            f"`ftactors log export -o FILE` keeps what is sound"
+        )
+
     def __str__(self) -> str:
-        return self.message
+        return f"{self.message}; {self.hint}"
 
 
 class LogTakenError(LogRefusedError):

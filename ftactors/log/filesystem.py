@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-NETWORK = frozenset(
-    "9p acfs afs beegfs ceph cifs coda davfs fhgfs gfs gfs2 glusterfs gpfs lustre mfs ncpfs nfs nfs4 ocfs2 orangefs "
-    "panfs pvfs2 smb2 smb3 smbfs vboxsf wekafs".split()
-)
+NETWORK = frozenset({
+    "9p", "acfs", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "fhgfs", "gfs", "gfs2", "glusterfs", "gpfs",
+    "lustre", "mfs", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "panfs", "pvfs2", "smb2", "smb3", "smbfs", "vboxsf",
+    "wekafs",
+})  # fmt: skip
 """File systems that other machines see too: their locks are no fence, or their syncs no promise."""
-NETWORK_FUSE = frozenset(
-    "afs alluxio-fuse beegfs blobfuse blobfuse2 ceph-fuse cephfs davfs2 gcsfuse geesefs glusterfs goofys hdfs juicefs "
-    "mfs moosefs mountpoint-s3 rclone s3fs seaweedfs sshfs".split()
-)
+NETWORK_FUSE = frozenset({
+    "afs", "alluxio-fuse", "beegfs", "blobfuse", "blobfuse2", "ceph-fuse", "cephfs", "davfs2", "gcsfuse", "geesefs",
+    "glusterfs", "goofys", "hdfs", "juicefs", "mfs", "moosefs", "mountpoint-s3", "rclone", "s3fs", "seaweedfs",
+    "sshfs",
+})  # fmt: skip
 """The same in user space, where the mount's type is `fuse.` and one of these, or `fuse` and one of these its source."""
 _MOUNTINFO = Path("/proc/self/mountinfo")
 

@@ -217,7 +217,7 @@ class SqlStorage(ABC):
         query = self._by_seq if job_id is None else self._by_job
         values = query.construct_params({"after": after, "job_id": job_id, "size": size})
         try:
-            return [Row._make(found) for found in self._driver.execute(str(query), values)]
+            return list(map(Row._make, self._driver.execute(str(query), values)))
         except self._connection.dialect.loaded_dbapi.Error as error:
             raise self._unreadable(after, error) from error
 

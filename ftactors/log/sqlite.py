@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from sqlalchemy import Connection, NullPool, create_engine, event
@@ -27,6 +28,10 @@ _PRAGMAS = {
     "fullfsync": "on",  # and on macOS really so
 }
 _MOVE, _ADD = (str(statement.compile(dialect=sqlite.dialect(paramstyle="qmark"))) for statement in (MOVE, ADD))
+_INTO, _VALUES = _ADD.split(" VALUES ")
+_ADD_MANY = {size: f"{_INTO} VALUES {', '.join([_VALUES] * size)}" for size in (64, 8, 1)}
+"""Statements that add so many rows. The driver lets other threads run in each one, and a busy one gives the word back
+after milliseconds: a statement for each row would make a busy loop wait for its commits ten times as long."""
 _PRIMARY_CODE = 0xFF
 """The bits of SQLite's result code that name the kind of error; the others say more."""
 
@@ -128,8 +133,15 @@ class SqliteStorage(SqlStorage):
             driver.execute("BEGIN IMMEDIATE")
             moved = driver.execute(_MOVE, (*rows[-1].mark, self._epoch, expected)).rowcount == 1
             if moved:
-                driver.executemany(_ADD, rows)
+                self._add(rows)
         return moved
+
+    def _add(self, rows: Sequence[Row]) -> None:
+        done = 0
+        for size, statement in _ADD_MANY.items():
+            while len(rows) - done >= size:
+                self._driver.execute(statement, [*chain.from_iterable(rows[done : done + size])])
+                done += size
 
     def _is_full(self, error: BaseException | None) -> bool:
         return _code(error) == sqlite3.SQLITE_FULL

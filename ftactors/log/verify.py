@@ -40,6 +40,5 @@ def _check_end(last: Mark, last_epoch: int, head: Head) -> None:
         raise LogDamagedError(
             last.seq + 1,
             f"events {last.seq + 1} to {head.witness.seq} are lost: they were committed, as the witness beside the log "
-            f"says, and the log ends at {last.seq}. Restore the database from a backup, or delete the witness to go on "
-            f"without them",
+            f"says, and the log ends at {last.seq}. Who would rather go on without them deletes the witness",
         )

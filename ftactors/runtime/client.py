@@ -15,7 +15,13 @@ from ray._private import worker as ray_worker  # the only place that decides whe
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError, RayTaskError
 
 import ftactors
-from ftactors.core.errors import FtactorsError, LogError, ServiceUnavailableError, VersionMismatchError
+from ftactors.core.errors import (
+    FtactorsError,
+    LogError,
+    LogRefusedError,
+    ServiceUnavailableError,
+    VersionMismatchError,
+)
 from ftactors.core.service_config import ServiceConfig
 from ftactors.runtime.actor import NAME, SchedulerActor, is_served
 from ftactors.runtime.desk import Hello
@@ -159,6 +165,27 @@ class SchedulerClient:
         client = cls(handle, config.namespace, created=False)
         await client._greet()
         return client
+
+    @classmethod
+    async def end_refusing(cls, namespace: str) -> LogError | None:
+        """End the scheduler of the namespace if it can write nothing, and return why; None where it can, or none runs.
+
+        It would refuse to be stopped as others are, and it holds the log that somebody shall mend.
+        """
+        try:
+            handle = await asyncio.to_thread(ray.get_actor, NAME, namespace)
+        except ValueError:
+            return None
+        client = cls(handle, namespace, created=False)
+        why: LogError | None
+        try:
+            hello: Hello = await client.ask("hello")
+            why = None if hello.refusal is None else LogRefusedError(hello.refusal)
+        except LogError as error:
+            why = error
+        if why is not None:
+            await client.close_scheduler()
+        return why
 
     async def _greet(self) -> None:
         hello: Hello = await self.ask("hello")

@@ -182,10 +182,9 @@ class Desk:
             left_s = deadline - asyncio.get_running_loop().time()
             if left_s <= 0 or not self._scheduler.state.last_seq(job_id):
                 break
-            try:
-                await asyncio.wait_for(self._scheduler.changed(), min(left_s, 1.0))
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left_s, 1.0)):
+                    await self._scheduler.changed()
         seq = self._scheduler.state.last_seq(job_id)
         return seq, await self._known_status(job_id)
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from ftactors.core import requests
 from ftactors.core.decide import decide, process_keys
@@ -16,7 +17,7 @@ from ftactors.core.reports import fact_of, failed
 from ftactors.core.seen import ProcessKey, Seen
 from ftactors.core.state import State, Undo
 from ftactors.core.status import Waiting
-from ftactors.core.wanted import Kill, wanted
+from ftactors.core.wanted import wanted
 from ftactors.core.work import URGENT_WORDS, Failed, Report
 from ftactors.log.log import EventLog
 from ftactors.log.protocol import Storage
@@ -159,8 +160,7 @@ class Scheduler:
                 self.record(fact)
         commands = wanted(self.state, self.seen, self.now())
         await self.log.durable(self.state.seq)
-        if any(isinstance(command, Kill) for command in commands):
-            await self.log.confirm()  # whoever took the log has trainers that this one knows nothing of
+        await self.log.confirm()  # whoever took the log has trainers that this one knows nothing of
         for command in commands:
             self.cluster.execute(command)
         self._pull_from_started()
@@ -224,10 +224,9 @@ class Scheduler:
         """Wait for a reason to step, or for the time to look again."""
         poll_s = self.state.rules.job_queue_poll_interval_seconds
         busy = bool(self.state.held) or any(not job.paused for job in self.state.jobs.values())
-        try:
-            await asyncio.wait_for(self._woken.wait(), min(poll_s, _BUSY_S) if busy else poll_s)
-        except TimeoutError:
-            return
+        with suppress(TimeoutError):  # not wait_for, which can lose a cancellation before Python 3.12
+            async with asyncio.timeout(min(poll_s, _BUSY_S) if busy else poll_s):
+                await self._woken.wait()
 
     def _pull_from_started(self) -> None:
         """Keep one pull pending at the first rank of each attempt that has started."""
@@ -253,6 +252,7 @@ class Scheduler:
             except ProcessGoneError as error:
                 _LOG.info("%s", error)
                 self.wake()
+                await asyncio.sleep(_BUSY_S)  # until a look sees it too, a pull would only wake the next look
                 return
             urgent = any(isinstance(report.word, URGENT_WORDS) for report in reports)
             if self.log.tight and not urgent:  # the trainer keeps them until there is room

@@ -44,7 +44,8 @@ class Script:
 class Past:
     """What a cluster remembers, whatever becomes of its trainers."""
 
-    cluster_id: str = "cluster-1"
+    clusters: int = 1
+    """How often it was another cluster."""
     made: list[ProcessKey] = field(default_factory=list)
     """Every trainer that was ever started."""
     begun: list[tuple[ProcessKey, str]] = field(default_factory=list)
@@ -95,7 +96,7 @@ class OutlivingCluster(MemoryCluster):
     def begin_anew(self) -> None:
         """Lose all trainers, and be another cluster from now on."""
         self.trainers.clear()
-        self.past.cluster_id = "cluster-2"
+        self.past.clusters += 1
         self._keep()
 
     def lose(self, node_id: str) -> None:
@@ -133,8 +134,7 @@ class OutlivingCluster(MemoryCluster):
     async def reports(self, key: ProcessKey, incarnation: str, *, after: int) -> list[Report]:
         """Return the reports above number `after`; a trainer without any says the next part of its script."""
         while (trainer := self.trainers.get(key)) is not None and trainer.process.incarnation == incarnation:
-            while trainer.kept and trainer.kept[0].number <= after:
-                self.past.acknowledged[key, incarnation] = trainer.kept.popleft().number
+            await self.acknowledge(key, incarnation, after)
             trainer.news.clear()
             if not trainer.kept:
                 self._play(key)
@@ -144,6 +144,13 @@ class OutlivingCluster(MemoryCluster):
                 return list(trainer.kept)
             await trainer.news.wait()
         raise ProcessGoneError(f"there is no trainer {key} of incarnation {incarnation}")
+
+    async def acknowledge(self, key: ProcessKey, incarnation: str, number: int) -> None:
+        """Drop reports."""
+        await super().acknowledge(key, incarnation, number)
+        known = self.past.acknowledged.get((key, incarnation), 0)
+        self.past.acknowledged[key, incarnation] = max(known, number)
+        self._keep()
 
     def _play(self, key: ProcessKey) -> None:
         """Let a trainer do the next part of its script, if there is one."""

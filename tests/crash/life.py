@@ -15,7 +15,6 @@ from ftactors.core.phases import Phase
 from ftactors.core.seen import ProcessKey
 from ftactors.core.state import State
 from ftactors.log.snapshots import SnapshotFile
-from ftactors.log.tables import metadata
 from ftactors.log.urls import storage_at
 from ftactors.runtime import scheduler as scheduling
 from ftactors.runtime import snapshots as taking
@@ -100,7 +99,7 @@ def _last_report(state: State, key: ProcessKey) -> int | None:
 
 
 def _opening(cluster: OutlivingCluster) -> LogOpened:
-    return opened(cluster.past.cluster_id)
+    return opened(f"cluster-{cluster.past.clusters}")
 
 
 def _die(error: BaseException) -> None:
@@ -114,5 +113,5 @@ def empty(url: str) -> None:
         return
     engine = create_engine(url)
     with engine.begin() as connection:
-        metadata.drop_all(connection)
+        connection.exec_driver_sql("DROP SCHEMA IF EXISTS ftactors CASCADE")
     engine.dispose()

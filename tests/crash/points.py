@@ -23,8 +23,9 @@ KILLED = 77
 """The exit status of a process that was killed at a place."""
 FILE_EFFECTS = ("write", "pwrite", "fsync", "truncate", "ftruncate", "posix_fallocate", "replace", "rename", "unlink")
 """Functions of `os` that change files, or that wait until a change is on the disk."""
-_NO_EFFECTS = ("SELECT", "PRAGMA", "BEGIN", "SET")
+_NO_EFFECTS = ("SELECT", "SHOW", "PRAGMA", "BEGIN", "SET")
 """Statements that leave nothing behind where the process dies right after them."""
+_ENDS = ("COMMIT", "ROLLBACK")
 
 
 class Points:
@@ -39,6 +40,10 @@ class Points:
         self.crossed = 0
         self._last = last
         self._told = told
+        self._statement = ""
+        """The beginning of the last one; SQLite tells of each row that a statement adds."""
+        self._changed = False
+        """Whether the transaction, if there is one, would change anything."""
         self._one_at_a_time = Lock()
 
     def cross(self, place: str) -> None:
@@ -67,12 +72,24 @@ class Points:
                 return super().execute(query, *values, **options)
 
         connection.cursor_factory = Crossing
-        connection.commit = self._crossing("COMMIT", connection.commit)
+        commit = connection.commit
+
+        def crossing_commit() -> None:
+            before_statement("COMMIT")
+            commit()
+
+        connection.commit = crossing_commit
 
     def _before_statement(self, statement: str) -> None:
-        words = statement.split()
-        if words[0].upper() not in _NO_EFFECTS:
-            self.cross(" ".join(words[:3]))
+        begins = " ".join(statement.split(maxsplit=3)[:3])
+        verb, is_another_row = begins.split()[0].upper(), begins == self._statement and begins.startswith("INSERT")
+        self._statement = begins
+        if verb == "BEGIN":
+            self._changed = False
+        if verb in _NO_EFFECTS or (verb in _ENDS and not self._changed) or is_another_row:
+            return
+        self._changed = True
+        self.cross(begins)
 
     def _crossing(self, place: str, effect: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(effect)

@@ -16,7 +16,7 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -27,8 +27,10 @@ from tests.crash.points import KILLED, Points
 from tests.crash.stories import STORIES, Story
 
 _HANGS_AFTER_S = 60
-_SECOND_PLACES, _SECOND_STRIDE = 47, 7
-"""The second process is killed at one of so many first places: at all of them in turn, for 7 does not divide 47."""
+_UNHARMED = 2
+"""A story is told until so many processes came to their end: which events are committed at once differs each time."""
+SECOND_PLACES, _SECOND_STRIDE = 23, 7
+"""The second process is killed at one of its first places, where it recovers; in turn, for 7 does not divide 23."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Plan:
         url: A database that is emptied for each run; None: an SQLite file in the run's folder.
         first: The number of the place at which the first process is killed in the first run.
         every: The distance from one run's place to the next one's.
-        twice: Whether the second process is killed, too.
+        seconds: At how many places, one a run, the second process is killed for each place of the first; 0: nowhere.
     """
 
     stories: list[str]
@@ -49,7 +51,7 @@ class Plan:
     url: str | None = None
     first: int = 1
     every: int = 1
-    twice: bool = False
+    seconds: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,22 @@ def main(plan: Plan) -> None:
     folder = Path(plan.folder)
     _warm_up(folder)
     for story in STORIES:
-        for number in count(plan.first, plan.every) if story.name in plan.stories else ():
-            kills = [number, 1 + number * _SECOND_STRIDE % _SECOND_PLACES] if plan.twice else [number]
+        unharmed = 0
+        for kills in _kills(plan) if story.name in plan.stories else ():
             run = _run(story, kills, plan.url, folder)
             print(json.dumps(asdict(run)), flush=True)  # noqa: T201 - the test reads it
-            if run.failure is not None or run.killed_at[0] is None:
+            unharmed += run.killed_at[0] is None
+            if run.failure is not None or unharmed == _UNHARMED:
                 break
+
+
+def _kills(plan: Plan) -> Iterator[list[int]]:
+    """Yield where to kill the processes of each run, for ever."""
+    for number in count(plan.first, plan.every):
+        if not plan.seconds:
+            yield [number]
+        for second in range(plan.seconds):
+            yield [number, 1 + (number * _SECOND_STRIDE + second) % SECOND_PLACES]
 
 
 def _run(story: Story, kills: list[int], url: str | None, parent: Path) -> Run:

@@ -77,14 +77,14 @@ def test_a_database_that_does_not_keep_what_is_committed_is_refused_by_name(
 
 @pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])
 def test_a_server_that_could_lose_commits_is_refused_by_name(postgres, postgres_url, setting):
-    with postgres.configured({setting: "off"}), pytest.raises(LogRefusedError, match=f"{setting} is 'off' .set {setting}"):
+    with postgres.configured({setting: "off"}), pytest.raises(LogRefusedError, match=f"{setting} is 'off'"):
         storage_at(postgres_url).open()
 
 
 def test_a_database_of_another_encoding_is_refused(postgres):
     with (
         postgres.database("ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0") as database,
-        pytest.raises(LogRefusedError, match="encoding is 'LATIN1' .create the database with ENCODING 'UTF8'"),
+        pytest.raises(LogRefusedError, match=r"encoding is 'LATIN1' \(create the database with ENCODING 'UTF8'"),
     ):
         storage_at(postgres.url(database)).open()
 
@@ -94,7 +94,7 @@ def test_a_standby_is_refused_and_can_be_looked_at(postgres, postgres_url):
         storage.write(chain([submitted("j1")], START, epoch=1))
 
     with postgres.as_standby():
-        with pytest.raises(LogRefusedError, match="standby is 'true' .name its primary instead"):
+        with pytest.raises(LogRefusedError, match=r"standby is 'true' \(name its primary instead"):
             storage_at(postgres_url).open()
         assert len(stored(postgres_url)) == 1
 
@@ -111,7 +111,7 @@ def test_what_was_found_safe_stays_so_while_the_log_is_open(postgres, postgres_u
     ("change", "reason"),
     [
         (lambda url, _: f"{url}x", "does not exist"),
-        (lambda url, _: url.replace(":no%20secret", ":a%20wrong"), "password authentication failed for user \"ada\""),
+        (lambda url, _: url.replace(":no%20secret", ":a%20wrong"), 'password authentication failed for user "ada"'),
         (lambda url, port: url.replace(f":{port}/", ":1/"), "Connection refused"),
         (lambda url, _: url.replace("127.0.0.1", "no.such.host.invalid"), "resolve host"),
         (lambda url, _: f"{url}?nonsense=1", "invalid connection option"),
@@ -133,7 +133,9 @@ def test_what_cannot_be_reached_says_why_and_never_the_password(postgres, postgr
 
 
 def test_host_port_and_database_are_named(postgres, postgres_url):
-    with pytest.raises(LogRefusedError, match=rf"^the log in database 'nowhere' on 127\.0\.0\.1:{postgres.port} cannot"):
+    named = rf"^the log in database 'nowhere' on 127\.0\.0\.1:{postgres.port} cannot be opened"
+
+    with pytest.raises(LogRefusedError, match=named):
         storage_at(postgres.url("nowhere")).open()
 
 
@@ -152,14 +154,16 @@ def test_without_its_driver_the_way_to_get_it_is_told(monkeypatch, postgres_url)
 def test_a_connection_lost_at_a_write_leaves_the_outcome_unknown_and_all_of_it_or_nothing_is_there(
     postgres, postgres_url, cut, kept
 ):
-    with wire_to(postgres.port) as wire:
-        with opened(postgres_url.replace(f":{postgres.port}/", f":{wire.port}/")) as storage:
-            rows = chain([submitted("j1"), submitted("j2"), submitted("j3")], START, epoch=1)
-            storage.write(rows[:1])
-            wire.cut = cut
+    rows = chain([submitted("j1"), submitted("j2"), submitted("j3")], START, epoch=1)
+    with (
+        wire_to(postgres.port) as wire,
+        opened(postgres_url.replace(f":{postgres.port}/", f":{wire.port}/")) as storage,
+    ):
+        storage.write(rows[:1])
+        wire.cut = cut
 
-            with pytest.raises(OutcomeUnknownError, match="failed while events 2 to 3 were committed"):
-                storage.write(rows[1:])
+        with pytest.raises(OutcomeUnknownError, match="failed while events 2 to 3 were committed"):
+            storage.write(rows[1:])
 
     until(lambda: len(stored(postgres_url)) >= kept)  # the server may still be at it
     assert stored(postgres_url) == rows[:kept]
@@ -169,7 +173,7 @@ def test_a_killed_backend_leaves_the_outcome_of_a_write_unknown(postgres, postgr
     with opened(postgres_url) as storage:
         kill_backends(postgres, postgres_url)
 
-        with pytest.raises(OutcomeUnknownError, match="terminating connection|connection is"):
+        with pytest.raises(OutcomeUnknownError, match=r"terminating connection|connection is"):
             storage.write(chain([submitted("j1")], START, epoch=1))
 
     assert stored(postgres_url) == []
@@ -177,9 +181,13 @@ def test_a_killed_backend_leaves_the_outcome_of_a_write_unknown(postgres, postgr
 
 def test_a_backend_killed_in_the_middle_of_a_write_leaves_nothing_of_it(postgres, postgres_url):
     rows = chain([submitted("j1"), submitted("j2")], START, epoch=1)
-    with opened(postgres_url) as storage, postgres.connect(database_of(postgres_url)) as other, ThreadPoolExecutor() as at:
+    with (
+        opened(postgres_url) as storage,
+        postgres.connect(database_of(postgres_url)) as other,
+        ThreadPoolExecutor(1) as elsewhere,
+    ):
         other.execute("BEGIN; LOCK TABLE ftactors.events IN SHARE MODE")
-        writing = at.submit(storage.write, rows)
+        writing = elsewhere.submit(storage.write, rows)
         until(lambda: other.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall())
         kill_backends(postgres, postgres_url, "wait_event_type = 'Lock'")
 

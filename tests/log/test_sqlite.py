@@ -22,6 +22,7 @@ from ftactors.log.verify import verified
 from tests.log.examples import chain, progress, submitted
 
 ROOT = Path(__file__).parents[2]
+FILES = ("events.db", "events.db-wal", "events.db.owner", "events.db.reserve", "events.db.witness")
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_directories_are_made_and_only_the_owner_may_read_the_files(tmp_path):
 
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "var" / "lib").iterdir()}
 
-    assert modes == dict.fromkeys(("events.db", "events.db-wal", "events.db.owner", "events.db.witness"), 0o600)
+    assert modes == dict.fromkeys(FILES, 0o600)
     storage.close()
 
 
@@ -146,7 +147,7 @@ def test_tables_of_a_newer_format_are_refused(path):
     connection.close()
 
     with pytest.raises(
-        LogRefusedError, match="format 7, and this version .* knows formats up to 1: use ftactors 0.1.0"
+        LogRefusedError, match=r"format 7, and this version .* knows formats up to 1: use ftactors 0\.1\.0"
     ):
         SqliteStorage(path).open()
 

@@ -147,7 +147,7 @@ def test_a_full_disk_writes_nothing_and_once_there_is_room_writing_goes_on(stora
     large = chain([submitted("j2", filler="x" * 50_000)], first[-1].mark, epoch=1)
 
     with full(storage):
-        with pytest.raises(LogFullError, match="is full|has room for 0 more"):
+        with pytest.raises(LogFullError, match=r"is full|has room for 0 more"):
             storage.write(large)
         assert list(storage.read()) == first
 
@@ -168,7 +168,7 @@ def test_one_who_looks_sees_what_is_there_and_takes_nothing(storage_again):
         head = looking.look()
         assert (head.end, head.epoch) == (rows[-1].mark, 2)
         assert list(verified(looking.read(), head)) == rows
-        with pytest.raises(LogRefusedError, match="is not open for writing|for reading alone"):
+        with pytest.raises(LogRefusedError, match=r"is not open for writing|for reading alone"):
             looking.write(chain([progress("j1", 2)], head.end, epoch=2))
         looking.close()
 

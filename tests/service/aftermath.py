@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import ray
 
-from ftactors.core.events import AttemptStarted
+from ftactors.core.events import AnyEvent, AttemptStarted
 from ftactors.log.urls import storage_at
 from ftactors.runtime.client import SchedulerClient
 from tests.invariants import Ledger, check_log, events_of
@@ -47,20 +47,21 @@ async def check_aftermath(url: str, ledger: Ledger, *, namespace: str, directory
         directory: Where its jobs wrote, each attempt in a directory of its own.
     """
     check_log(storage_at(url), ledger, least=_OPENED_STARTED_STOPPED + len(ledger.submitted))
-    trainers = trainers_in(url)
+    started = [event for event in events_in(url) if isinstance(event, AttemptStarted)]
+    trainers = {rank.pid for event in started for rank in event.ranks}
     deadline = time.monotonic() + _GONE_S
     while left := [*actors_of(namespace), *workers_among(trainers), *at_work_in(directory)]:
         assert time.monotonic() < deadline, f"{_GONE_S:g} s after the service stopped there are: {left}"
         await asyncio.sleep(0.05)
 
 
-def trainers_in(url: str) -> set[int]:
-    """Return the process ids of all trainer actors that a log knows."""
+def events_in(url: str) -> list[AnyEvent]:
+    """Return the events of a log that nobody has open."""
     storage = storage_at(url)
     storage.look()
     events = [recorded.event for recorded in events_of(storage.read())]
     storage.close()
-    return {rank.pid for event in events if isinstance(event, AttemptStarted) for rank in event.ranks}
+    return events
 
 
 def actors_of(namespace: str) -> list[str]:

@@ -18,6 +18,11 @@ from typing import Any
 import psutil
 import pytest
 
+from ftactors.core.events import AttemptFailed
+from ftactors.log.urls import storage_at
+from tests.invariants import Ledger, check_log
+from tests.service.aftermath import events_in
+
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 LONG = {"hyperparameters__max_steps": 400, "hyperparameters__save_steps": 20, "hyperparameters__logging_steps": 1}
@@ -94,19 +99,24 @@ def drive(environment: dict[str, str], *arguments: Path) -> subprocess.Popen[str
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-def kill_at_step(driver: subprocess.Popen[str], step: int) -> str:
-    """Kill a driver without warning once its job has trained so far, and return the job's id."""
+def job_at_step(driver: subprocess.Popen[str], step: int) -> str:
+    """Return the id of a driver's job once that has trained so far."""
     assert driver.stdout is not None
     for line in driver.stdout:
         if not line.startswith("{"):  # Ray prints there too
             continue
         status = json.loads(line)
         if (status["current_step"] or 0) >= step:
-            driver.kill()
-            driver.wait()
-            driver.stdout.close()
             return str(status["job_id"])
     raise AssertionError("the job ended first")
+
+
+def kill(driver: subprocess.Popen[str]) -> None:
+    """Kill a driver without warning."""
+    assert driver.stdout is not None
+    driver.kill()
+    driver.wait()
+    driver.stdout.close()
 
 
 def outcome(driver: subprocess.Popen[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -121,7 +131,9 @@ def test_a_job_on_a_running_cluster_survives_the_sigkill_of_its_driver(
     head: str, environment: dict[str, str], settings: Callable[..., Path], job_file: Path
 ):
     asked = settings(ray_address=head)
-    job_id = kill_at_step(drive(environment, asked, job_file), 10)
+    driver = drive(environment, asked, job_file)
+    job_id = job_at_step(driver, 10)
+    kill(driver)
 
     status, told = outcome(drive(environment, asked))
 
@@ -130,14 +142,39 @@ def test_a_job_on_a_running_cluster_survives_the_sigkill_of_its_driver(
     assert "attempt_failed" not in told["events"]
 
 
-def test_on_a_local_ray_the_job_goes_on_from_its_last_checkpoint_at_the_next_start(
-    environment: dict[str, str], settings: Callable[..., Path], job_file: Path
+def test_a_local_ray_goes_with_its_driver_or_all_at_once_and_the_job_goes_on_from_its_checkpoints_on_new_ones(
+    environment: dict[str, str], settings: Callable[..., Path], job_file: Path, tmp_path: Path
 ):
     asked = settings(ray_address="local")
-    job_id = kill_at_step(drive(environment, asked, job_file), 45)
+    driver = drive(environment, asked, job_file)
+    job_id = job_at_step(driver, 45)
+    kill(driver)
+
+    driver = drive(environment, asked)
+    assert job_at_step(driver, 125) == job_id
+    cluster = psutil.Process(driver.pid).children(recursive=True)
+    commands = " ".join(" ".join(process.cmdline()) for process in cluster)
+    assert all(name in commands for name in ("gcs_server", "raylet", "ray::TrainerActor", "ftactors.runtime.process"))
+    for process in cluster:
+        process.kill()
+    kill(driver)
 
     status, told = outcome(drive(environment, asked))
 
     assert (status["job_id"], status["status"], status["current_step"]) == (job_id, "completed", 400)
-    assert told["resumed"][:2] == [None, None]
-    assert told["resumed"][-1] >= 40
+    assert told["resumed"][:2] == [None, None]  # to prepare, and to train for the first time
+    assert told["resumed"][2] >= 40
+    assert told["resumed"][3] >= 120
+    log = f"sqlite:///{tmp_path}/state/events.db"
+    check_log(storage_at(log), Ledger(submitted={job_id: job_id}), least=30)
+    failed = [(event.cause, event.counts) for event in events_in(log) if isinstance(event, AttemptFailed)]
+    assert failed == [("cluster_lost", False)] * 2
+    assert [process for process in cluster if is_alive(process)] == []
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Return whether a process is there, and no zombie that nobody has asked for yet."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

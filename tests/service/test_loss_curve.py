@@ -23,6 +23,7 @@ CURVE = {
     "hyperparameters__max_steps": STEPS,
     "hyperparameters__save_steps": SAVE_STEPS,
     "hyperparameters__logging_steps": 1,
+    "fine_tuning_technique__params": {"lora_dropout": 0.1},  # drawn at random, at each step
     "max_attempts": 5,
 }
 
@@ -41,7 +42,9 @@ async def test_attempts_that_are_killed_or_hang_leave_no_trace_in_the_loss_curve
     async with services(max_concurrent_fine_tuning_jobs=2) as service:
         service._get_trainer_factory = lambda _: gates.TRAINER
         calm = await service.submit_fine_tuning_job(job("lora", **CURVE))
-        harmed = await service.submit_fine_tuning_job(job("lora", **CURVE, metadata={"gates": " ".join(map(str, faults))}))
+        harmed = await service.submit_fine_tuning_job(
+            job("lora", **CURVE, metadata={"gates": " ".join(map(str, faults))})
+        )
         for attempt, (step, (_, fault)) in enumerate(faults.items(), start=2):
             await until(lambda step=step: gates.is_reached(harmed.run_dir, str(step)))
             await event_when(service, harmed.job_id, lambda event, step=step: is_saved(event, step - 5))
@@ -54,7 +57,9 @@ async def test_attempts_that_are_killed_or_hang_leave_no_trace_in_the_loss_curve
 
     assert [status.status for status in done] == [JobStatus.COMPLETED] * 2, [status.error_message for status in done]
     placed = [event for event in events if isinstance(event, AttemptPlaced) and event.purpose == "train"]
-    assert [event.cause for event in events if isinstance(event, AttemptFailed)] == [cause for cause, _ in faults.values()]
+    assert [event.cause for event in events if isinstance(event, AttemptFailed)] == [
+        cause for cause, _ in faults.values()
+    ]
     assert [event.resume_from and event.resume_from.step for event in placed] == [None, 20, 40, 60, 80]
     the_curves_are_the_same(*done)
     assert weights(done[0]) == weights(done[1])

@@ -6,17 +6,19 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from ftactors import JobStatus, LLMFineTuningService
+from ftactors import FineTuningJobStatusInfo, JobStatus, LLMFineTuningService
 from ftactors.core.events import AttemptStarted, CheckpointSaved, JobSubmitted
 from ftactors.runtime.whoami import whoami
 from tests.service import gates
-from tests.service.conftest import client_of, event_when, status_when, until
+from tests.service.aftermath import at_work_in, workers_among
+from tests.service.conftest import client_of, status_when, until
 
 pytestmark = pytest.mark.ray
 STEPS = 200
@@ -37,10 +39,11 @@ async def test_the_scheduler_is_killed_while_a_job_prepares_trains_and_publishes
         answered, unanswered = [await asked_for(service, job(), key) for key in ("one", "another")]
         first = await client.ask("submit", answered)
         accepted = await client.ask("cancel", first.job_id, "a request", whoami())
-        preparing = await workers(service, going.job_id)
+        preparing = await workers(service, going)
+        kill = await killer(service)
         lost = asyncio.create_task(client.ask("submit", unanswered))
         await asyncio.sleep(0)  # it is on its way
-        await kill_scheduler(service)
+        kill()
         lost.cancel()
         status, jobs, late = await asyncio.gather(
             service.get_job_status(going.job_id),
@@ -51,18 +54,18 @@ async def test_the_scheduler_is_killed_while_a_job_prepares_trains_and_publishes
         assert status.status is JobStatus.PREPROCESSING
         assert {going.job_id, first.job_id} <= {found.job_id for found in jobs}
         await the_answers_are_as_before(service, answered, unanswered, first.job_id, accepted=accepted)
-        assert await workers(service, going.job_id) == preparing
+        assert await workers(service, going) == preparing
         gates.open_gate(going.run_dir, "preparing")
 
         await status_when(service, going.job_id, lambda status: status.stage == "training")
-        training = await workers(service, going.job_id)
-        await kill_scheduler(service)
+        training = await workers(service, going)
+        (await killer(service))()
         assert await service.cancel_fine_tuning_job(late.job_id)
         await the_answers_are_as_before(service, answered, unanswered, first.job_id, accepted=accepted)
-        assert await workers(service, going.job_id) == training
+        assert await workers(service, going) == training
 
         await until(lambda: gates.is_reached(going.run_dir, "publishing"))
-        await kill_scheduler(service)
+        (await killer(service))()
         gates.open_gate(going.run_dir, "publishing")
         done = await service.wait_for_job(going.job_id, timeout=90)
         await the_answers_are_as_before(service, answered, unanswered, first.job_id, accepted=accepted)
@@ -78,15 +81,18 @@ async def asked_for(service: LLMFineTuningService, config: dict[str, Any], key: 
     return (await service._plan(config)).event(f"ftjob-{key}", key, by=whoami())
 
 
-async def kill_scheduler(service: LLMFineTuningService) -> None:
-    """Kill the scheduler's process, and do not wait for the next one."""
-    os.kill((await client_of(service).ask("hello")).pid, signal.SIGKILL)
+async def killer(service: LLMFineTuningService) -> Callable[[], None]:
+    """Return what kills the scheduler's process, and waits for nothing."""
+    return partial(os.kill, (await client_of(service).ask("hello")).pid, signal.SIGKILL)
 
 
-async def workers(service: LLMFineTuningService, job_id: str) -> tuple[AttemptStarted, list[psutil.Process]]:
+async def workers(
+    service: LLMFineTuningService, job: FineTuningJobStatusInfo
+) -> tuple[AttemptStarted, list[psutil.Process]]:
     """Return the claim of a job's newest attempt, and the one process that does its work."""
-    events = [recorded.event for recorded in await service.list_job_events(job_id)]
+    events = [recorded.event for recorded in await service.list_job_events(job.job_id)]
     claim = [event for event in events if isinstance(event, AttemptStarted)][-1]
+    assert len(workers_among({claim.ranks[0].pid})) == len(at_work_in(Path(job.run_dir))) == 1
     return claim, psutil.Process(claim.ranks[0].pid).children(recursive=True)
 
 

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
-from inspect import CORO_CREATED, getcoroutinestate
 from types import CoroutineType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -33,6 +32,8 @@ class Write:
     life: int
     writer: Executor
     work: Callable[[], Any]
+    name: str
+    """Of the storage's method."""
     told: asyncio.Future[Any]
 
     def do(self) -> None:
@@ -59,6 +60,8 @@ class VirtualLoop(BaseEventLoop):
         self._selector = self  # it asks for time to pass and for what files have to say; neither happens here
         self._seconds = 0.0
         self._dead: set[int] = set()
+        self._killed: list[asyncio.Task[Any]] = []
+        """Kept, for what their coroutines do as they are thrown away must not be done before the end."""
         self._tasks: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
         self.writes: deque[Write] = deque()
         self.errors: list[str] = []
@@ -95,8 +98,7 @@ class VirtualLoop(BaseEventLoop):
     def kill(self, life: int) -> None:
         """Let all tasks of a process end where they are, without a word, and what it had on its way to the disk too."""
         self._dead.add(life)
-        for task in [task for task, of in self._tasks.items() if of == life]:
-            _silence(task)
+        self._killed += [task for task, of in self._tasks.items() if of == life]
         for handle in [*self._ready, *self._scheduled]:
             if handle._context.get(LIFE) == life:
                 handle.cancel()
@@ -114,13 +116,13 @@ class VirtualLoop(BaseEventLoop):
         life = LIFE.get() if context is None else context.get(LIFE, 0)
         self._tasks[task] = life
         if life in self._dead:
-            _silence(task)
+            self._killed.append(task)
         return task
 
     def run_in_executor(self, executor: Executor | None, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         """Keep a writer's work for later; do all other at once."""
         told = self.create_future()
-        write = Write(LIFE.get(), executor, lambda: func(*args), told)  # type: ignore[arg-type]
+        write = Write(LIFE.get(), executor, lambda: func(*args), getattr(func, "__name__", ""), told)  # type: ignore[arg-type]
         if executor is None:
             write.do()
         else:
@@ -145,6 +147,16 @@ class VirtualLoop(BaseEventLoop):
             timer.cancel()
         return timer
 
+    def end(self) -> None:
+        """Throw all away that never came to its end."""
+        self._dead |= {*self._tasks.values()}
+        for task in {*self._tasks, *self._killed}:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            coroutine = task.get_coro()
+            if isinstance(coroutine, CoroutineType):
+                coroutine.close()
+        self.close()
+
     def select(self, timeout: float | None) -> list[Any]:
         """Stand in for a selector: no file ever has news."""
         return []
@@ -162,11 +174,3 @@ class VirtualLoop(BaseEventLoop):
         error = context.get("exception")
         if "never retrieved" not in context["message"]:  # of a process that was killed, mostly
             self.errors.append(f"{context['message']}: {error!r}")
-
-
-def _silence(task: asyncio.Task[Any]) -> None:
-    """Let a task that will never go on be thrown away without a complaint."""
-    task._log_destroy_pending = False  # type: ignore[attr-defined]
-    coroutine = task.get_coro()
-    if isinstance(coroutine, CoroutineType) and getcoroutinestate(coroutine) == CORO_CREATED:
-        coroutine.close()

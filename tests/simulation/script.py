@@ -24,12 +24,9 @@ STEPS = 8
 _EVERY = 4
 
 
-def next_word(trainer: Trainer) -> AnyWord | None:
-    """Return the next word of a trainer whose work has begun; None once it has said its last one."""
-    if trainer.work is None or trainer.said < 0:
-        return None
-    words = list(_preparing() if trainer.work.purpose == "prepare" else _training(trainer.work))
-    return words[trainer.said] if trainer.said < len(words) else None
+def words_of(work: Work) -> list[AnyWord]:
+    """Return all that a trainer says about its work when nothing comes in between."""
+    return list(_preparing() if work.purpose == "prepare" else _training(work))
 
 
 def stopping_words(trainer: Trainer) -> list[AnyWord]:

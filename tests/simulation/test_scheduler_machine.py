@@ -13,7 +13,6 @@ A failure is shrunk and printed with the blob that reproduces it (`@reproduce_fa
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import Counter
 
@@ -34,8 +33,8 @@ from ftactors.log.memory import MemoryStorage
 from tests.core.histories import submitted
 from tests.invariants import check_live, check_log
 from tests.simulation.model import UserModel
-from tests.simulation.script import failing_word, missing_word, next_word, published_word, stopping_words
-from tests.simulation.world import Call, Complaints, Life, World
+from tests.simulation.script import failing_word, missing_word, published_word, stopping_words, words_of
+from tests.simulation.world import Call, Life, World
 
 LONG = os.environ.get("FTACTORS_LONG") == "1"
 SETTINGS = settings(
@@ -49,6 +48,8 @@ SETTINGS = settings(
 )
 RULES = ServiceConfig(max_concurrent_fine_tuning_jobs=2)
 _MOST_ROUNDS = 60
+_MANY_LIVES = 6
+"""With more than that behind it, an example is to spend its steps on other things."""
 SEEN: Counter[str] = Counter()
 """What all examples together have reached."""
 
@@ -69,10 +70,6 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.others: list[tuple[Call, str]] = []
         self.jobs: list[JobSubmitted] = []
         self.requests: list[tuple[str, str]] = []
-        self.log = logging.getLogger("ftactors.runtime.scheduler")
-        self.complaints = Complaints(self.world)
-        self.log.addHandler(self.complaints)
-        self.log.propagate = False
 
     @initialize()
     def the_service_starts(self) -> None:
@@ -156,15 +153,13 @@ class SchedulerMachine(RuleBasedStateMachine):
     # ------------------------------------------------------------------------------------------------------ trainers
     @rule(count=st.integers(1, 6), then=turns)
     def all_trainers_go_on(self, count: int, then: int | None) -> None:
-        for key in self.world.working():
-            for _ in range(count):
-                self.speak(key)
+        self.all_speak(count)
         self.then(then)
 
     @precondition(lambda self: self.world.working())
     @rule(pick=picks, then=turns)
     def a_trainer_goes_on(self, pick: int, then: int | None) -> None:
-        self.speak(self.pick(self.world.working(), pick))
+        self.world.speak(self.pick(self.world.working(), pick))
         self.then(then)
 
     @precondition(lambda self: self.world.working())
@@ -190,13 +185,13 @@ class SchedulerMachine(RuleBasedStateMachine):
     def a_trainer_talks_nonsense(self, pick: int, how: str, then: int | None) -> None:
         key = self.pick(self.world.working(), pick)
         trainer = self.world.cluster.trainers[key]
-        word = next_word(trainer) or failing_word(retryable=True)
+        word = words_of(trainer.work)[0] if trainer.work else failing_word(retryable=True)
         if how == "again":
             self.world.say(key, word, word)
         elif how == "impossible":
             wrong = published_word() if trainer.work and trainer.work.purpose == "prepare" else stopping_words(trainer)[-1]
             self.world.say(key, wrong)
-        else:
+        elif how == "a number too high" or trainer.said:
             number = max(1, trainer.said - 1) if how == "an old number" else trainer.said + 5
             trainer.kept.append(Report(number=number, word=word))
             trainer.news.set()
@@ -215,6 +210,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.world.slow_starts = slow
         self.rest()
 
+    @rule(rounds=st.integers(1, 6), count=st.integers(1, 4))
+    def all_goes_well_for_a_while(self, rounds: int, count: int) -> None:
+        for _ in range(rounds):
+            self.all_speak(count)
+            self.world.pass_time(6.0)
+        self.rest()
+
     # ------------------------------------------------------------------------------------------------------- cluster
     @rule(node=st.sampled_from(["node-a", "node-b"]), then=turns)
     def a_node_is_lost_or_comes_back(self, node: str, then: int | None) -> None:
@@ -230,6 +232,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def orders_are_late_or_not(self, late: bool) -> None:
         self.world.orders_are_late = late
 
+    @precondition(lambda self: len(self.world.lives) < _MANY_LIVES)
     @rule(then=turns)
     def a_new_cluster(self, then: int | None) -> None:
         self.world.new_cluster()
@@ -277,6 +280,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.world.begin()
         self.then(then)
 
+    @precondition(lambda self: len(self.world.lives) < _MANY_LIVES)
     @rule(then=turns)
     def a_second_scheduler_takes_the_log(self, then: int | None) -> None:
         self.world.begin()
@@ -298,10 +302,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         try:
             self.come_to_an_end()
         finally:
-            self.log.removeHandler(self.complaints)
-            self.log.propagate = True
             SEEN.update(self.world.seen_events)
-            self.world.loop.close()
+            self.world.end()
 
     # ------------------------------------------------------------------------------------------------------- the parts
     def ask_the_old(self, old: Life, *, restarted: bool) -> None:
@@ -316,7 +318,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         call = self.world.call("submit", job, life=old)
         self.world.settle()
         assert call.done, f"scheduler {old.number} does not answer"
-        refused = isinstance(call.error, LogTakenError | ServiceError)  # it may have known the service as stopped
+        refused = isinstance(call.error, LogError | ServiceError)  # it may have known the service as stopped
         assert refused, f"scheduler {old.number} answered {call.answer or call.error!r}"
         self.model.submitted(job, None, call.error)
         SEEN["fenced scheduler refused"] += 1
@@ -341,8 +343,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             if not scheduler.state.jobs:
                 break
             for key in world.working():
-                while key in world.working() and (world.cluster.trainers[key].stop or next_word(world.cluster.trainers[key])):
-                    self.speak(key)
+                while key in world.working():
+                    world.speak(key)
             world.pass_time(30.0)
         self.rest()
         assert not scheduler.state.jobs, f"without any fault, these did not come to an end: {scheduler.state.jobs}"
@@ -367,15 +369,10 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.model.asked[job_id].cancelling.add(request_id)
         self.cancels.append((self.world.call("cancel", job_id, request_id, "someone"), job_id, request_id))
 
-    def speak(self, key: ProcessKey) -> None:
-        """Let a trainer say its next word, or that it stopped, once it is told to."""
-        trainer = self.world.cluster.trainers.get(key)
-        if trainer is None or trainer.work is None:
-            return
-        if trainer.stop is not None:
-            self.world.say(key, *stopping_words(trainer))
-        elif (word := next_word(trainer)) is not None:
-            self.world.say(key, word)
+    def all_speak(self, count: int) -> None:
+        for _ in range(count):
+            for key in self.world.working():
+                self.world.speak(key)
 
     def then(self, turns: int | None) -> None:
         if turns is None:

@@ -7,10 +7,11 @@ import logging
 from collections import Counter
 from collections.abc import Collection
 from copy import copy
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ftactors.core.errors import FtactorsError, LogRefusedError
+from ftactors.core.errors import FtactorsError, LogError, LogRefusedError
 from ftactors.core.events import LogOpened
 from ftactors.core.seen import Node, ProcessKey, Seen
 from ftactors.core.wanted import Command, Kill, Start
@@ -23,6 +24,7 @@ from ftactors.runtime.desk import Desk
 from ftactors.runtime.memory_cluster import MemoryCluster, Trainer
 from ftactors.runtime.scheduler import Scheduler
 from tests.simulation.loop import VirtualLoop
+from tests.simulation.script import stopping_words, words_of
 
 NODES = (
     Node("node-a", name="a", gpus=2, cpus=8, mem_gib=32),
@@ -30,6 +32,7 @@ NODES = (
 )
 RESERVE = 30
 """Rows that a full disk gives back."""
+_LOG = logging.getLogger("ftactors.runtime.scheduler")
 _NOON = 1_800_000_000.0
 _RESTART_S = 1.0
 _MOST_TURNS = 3_000
@@ -65,6 +68,27 @@ class Life:
     def serves(self) -> bool:
         """Whether it has the log, and does not refuse."""
         return not self.dead and self.scheduler is not None and self.scheduler.log.refusal is None
+
+
+class Complaints(logging.Handler):
+    """Keeps the errors that the scheduler logged, but for a log that refuses."""
+
+    def __init__(self, kept: list[str]) -> None:
+        super().__init__(logging.ERROR)
+        self._kept = kept
+        _LOG.addHandler(self)
+        _LOG.propagate = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep an error, unless the log refused."""
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, LogRefusedError):
+            self._kept.append(f"{record.getMessage()}: {error!r}")
+
+    def end(self) -> None:
+        """Leave the log as it was."""
+        _LOG.removeHandler(self)
+        _LOG.propagate = True
 
 
 class View:
@@ -132,9 +156,23 @@ class World:
         """What must never happen, and did."""
         self.last_words: set[str] = set()
         """Incarnations that have said their last word."""
+        self._complaints = Complaints(self.wrong)
         self._actors = 0
         self._heard: dict[str, float] = {}
+        self._spoken: Counter[str] = Counter()
+        """How many words of its script each incarnation has said."""
         self._shares: dict[ProcessKey, tuple[int, float]] = {}
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Let all processes be thrown away."""
+        self.loop.end()
+        self._complaints.end()
 
     def begin(self) -> Life:
         """Start the process of a scheduler actor that was never there before; drivers find it from now on."""
@@ -192,12 +230,13 @@ class World:
             return
         write = firsts[sorted(firsts)[which % len(firsts)]]
         self.loop.writes.remove(write)
-        if fate == "lost_after":
-            write.work()
-        if fate == "done":
+        if fate == "done" or write.name != "write":
             write.do()
-        else:
-            write.fail(OutcomeUnknownError("the connection was lost at the commit"))
+            return
+        if fate == "lost_after":
+            with suppress(LogError):
+                write.work()
+        write.fail(OutcomeUnknownError("the connection was lost at the commit"))
 
     def settle(self) -> None:
         """Let everything happen that can happen at this moment."""
@@ -251,6 +290,18 @@ class World:
             if isinstance(word, LAST_WORDS):
                 self.last_words.add(str(trainer.process.incarnation))
 
+    def speak(self, key: ProcessKey) -> None:
+        """Have a trainer say its next word, or that it stopped, once it is told to."""
+        trainer = self.cluster.trainers[key]
+        if trainer.work is None:
+            return
+        if trainer.stop is not None:
+            self.say(key, *stopping_words(trainer))
+        else:
+            said = self._spoken[str(trainer.process.incarnation)]
+            self._spoken[str(trainer.process.incarnation)] += 1
+            self.say(key, words_of(trainer.work)[said])
+
     def die(self, key: ProcessKey, *, leaves_a_trace: bool = False) -> None:
         """Have a trainer die; Ray may still list it for a while, as dead."""
         trainer = self.cluster.trainers[key]
@@ -298,8 +349,9 @@ class World:
                 return
             command = replace(command, placed=command.placed.model_copy(update={"node_id": node_id}))
             self._shares[command.key] = (command.placed.gpu_thousandths, command.placed.cpus)
+        before = {*self.cluster.trainers}
         self.cluster.execute(command)
-        if isinstance(command, Start | Kill):  # what is ordered again and again until it is done is no news
+        if before != {*self.cluster.trainers}:  # what is ordered again and again until it is done is no news
             self._note_change()
         if not self.slow_starts:
             self.bring_up()
@@ -429,17 +481,3 @@ class World:
             self.seen_events["crash between commit and the waiters"] += 1
         elif durable == appended and self.loop._ready:
             self.seen_events["crash between durable and what follows"] += 1
-
-
-class Complaints(logging.Handler):
-    """Collects the errors that the scheduler logged, but for a log that refuses."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(logging.ERROR)
-        self._world = world
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep an error, unless the log refused."""
-        error = record.exc_info[1] if record.exc_info else None
-        if not isinstance(error, LogRefusedError):
-            self._world.wrong.append(f"{record.getMessage()}: {error!r}")
