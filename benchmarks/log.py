@@ -28,27 +28,28 @@ from ftactors.log.sqlite import SqliteStorage
 class Sizes:
     """How much is done of each thing."""
 
-    rounds: int = 5
-    appends: int = 300
+    appends: int = 60
     trainers: int = 64
-    groups: int = 20
-    saves: int = 500
+    groups: int = 4
+    saves: int = 100
+    append_rounds: int = 20
     replayed: int = 1_000_000
-    sourced_jobs: int = 1_000
+    sourced_jobs: int = 2_000
     jobs: int = 100_000
     restarted: int = 100_000
     restarts: int = 3
-    calls: int = 300
+    calls: int = 150
     clients: int = 64
-    lists: int = 40
+    lists: int = 25
+    call_rounds: int = 8
 
 
 QUICK = Sizes(
-    rounds=1,
     appends=10,
     trainers=4,
     groups=2,
     saves=10,
+    append_rounds=1,
     replayed=2_000,
     sourced_jobs=10,
     jobs=1_000,
@@ -57,14 +58,15 @@ QUICK = Sizes(
     calls=10,
     clients=4,
     lists=3,
+    call_rounds=1,
 )
 
 
 async def without_ray(directory: Path, sizes: Sizes) -> list[Line]:
     """Measure the log, and the scheduler in this process."""
     return [
-        await one_at_a_time(directory, sizes.appends, sizes.rounds),
-        *await in_groups(directory, sizes.trainers, sizes.groups, sizes.saves, sizes.rounds),
+        await one_at_a_time(directory, sizes.appends, sizes.append_rounds),
+        *await in_groups(directory, sizes.trainers, sizes.groups, sizes.saves, sizes.append_rounds),
         *await replay(directory, sizes.replayed, sizes.sourced_jobs),
         await memory(_finished(directory, sizes), sizes.jobs),
     ]
@@ -76,8 +78,8 @@ async def on_ray(directory: Path, sizes: Sizes) -> list[Line]:
     Filler(SqliteStorage(log)).write(service(sizes.restarted))
     with local_ray():
         return [
-            *await submits(directory, sizes.calls, sizes.clients, sizes.rounds),
-            await listing(_finished(directory, sizes), sizes.jobs, sizes.lists, sizes.rounds),
+            *await submits(directory, sizes.calls, sizes.clients, sizes.call_rounds),
+            await listing(_finished(directory, sizes), sizes.jobs, sizes.lists, sizes.call_rounds),
             await restarts(log, sizes.restarted, sizes.restarts),
         ]
 

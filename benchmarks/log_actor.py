@@ -64,21 +64,21 @@ def local_ray() -> Iterator[None]:
     temporary = tempfile.mkdtemp(prefix="ft-", dir="/tmp")  # Ray's sockets need a short path
     os.environ.update(_QUIET)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-    ray.init(
-        address="local",
-        num_cpus=2,
-        num_gpus=0,
-        include_dashboard=False,
-        _temp_dir=temporary,
-        log_to_driver=False,
-        namespace="benchmarks",
-    )
-    try:
-        with redirect_stdout(sys.stderr):  # Ray tells of every actor that was killed; standard output is the table's
+    with redirect_stdout(sys.stderr):  # Ray tells of every actor that was killed; standard output is the table's
+        ray.init(
+            address="local",
+            num_cpus=2,
+            num_gpus=0,
+            include_dashboard=False,
+            _temp_dir=temporary,
+            log_to_driver=False,
+            namespace="benchmarks",
+        )
+        try:
             yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(temporary, ignore_errors=True)
+        finally:
+            ray.shutdown()
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 @asynccontextmanager

@@ -8,7 +8,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -46,6 +47,15 @@ class PostgresServer:
         )  # fmt: skip
         with (directory / "data" / "postgresql.conf").open("a") as file:
             file.writelines(f"{name} = {value}\n" for name, value in SETTINGS.items())
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Have a process wait for the end of this block, or of this process, then stop the server and clean up."""
+        script = 'read _; "$0" stop --wait --mode=immediate --pgdata="$1/data"; rm -rf "$1"'
+        command = ["sh", "-c", script, _found("pg_ctl"), self._directory]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, **quiet, **self._ours):
+            yield  # to leave closes its standard input, and waits
 
     def start(self) -> None:
         """Start the server, on the port that it had, or on a free one at first; return when it answers."""
@@ -94,14 +104,14 @@ class PostgresServer:
         self._emptied.append(name)
 
     @contextmanager
-    def configured(self, settings: Mapping[str, str]) -> Iterator[None]:
+    def configured(self, **settings: str) -> Iterator[None]:
         """Run with other settings of the whole server for a while."""
-        reload = "SELECT pg_reload_conf()"
-        self.admin(*(f"ALTER SYSTEM SET {name} = {value}" for name, value in settings.items()), reload)
+        before = self._settings(settings)
+        self._configure(settings, *(f"ALTER SYSTEM SET {name} = {value}" for name, value in settings.items()))
         try:
             yield
         finally:
-            self.admin(*(f"ALTER SYSTEM RESET {name}" for name in settings), reload)
+            self._configure(before, *(f"ALTER SYSTEM RESET {name}" for name in settings))
 
     @contextmanager
     def as_standby(self) -> Iterator[None]:
@@ -117,6 +127,16 @@ class PostgresServer:
             signal.unlink()
             self.start()
 
+    def _configure(self, settings: Mapping[str, str], *statements: str) -> None:
+        self.admin(*statements, "SELECT pg_reload_conf()")
+        deadline = time.monotonic() + 30
+        while self._settings(settings) != settings:
+            assert time.monotonic() < deadline, f"the server has not taken {settings} over"
+
+    def _settings(self, names: Iterable[str]) -> dict[str, str]:
+        with self.connect() as connection:
+            return {name: connection.execute(f"SHOW {name}".encode()).fetchone()[0] for name in names}
+
     def _run(self, program: str, *arguments: str) -> None:
         command = [_found(program), f"--pgdata={self._directory / 'data'}", *arguments]
         log = self._directory / "out"
@@ -127,17 +147,11 @@ class PostgresServer:
 
 @contextmanager
 def running_server() -> Iterator[PostgresServer]:
-    """Start a server, and stop it in the end."""
-    directory = Path(tempfile.mkdtemp(prefix="ft-pg-"))
-    try:
-        server = PostgresServer(directory)
+    """Start a server, and stop it in the end, also when this process is killed meanwhile."""
+    server = PostgresServer(Path(tempfile.mkdtemp(prefix="ft-pg-")))
+    with server.watched():
         server.start()
-        try:
-            yield server
-        finally:
-            server.stop(mode="immediate")
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        yield server
 
 
 def _found(program: str) -> str:

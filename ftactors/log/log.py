@@ -92,6 +92,7 @@ class EventLog:
         """
         head = self._storage.open()
         self.epoch = head.epoch
+        self.tight = not self._storage.refill()  # what it took to open a full disk may have been the reserve
         self._opened = head
         return head
 

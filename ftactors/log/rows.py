@@ -101,7 +101,7 @@ def row_of(recorded: Recorded, previous: bytes) -> Row:
         recorded.epoch,
         event.type,
         event.v,
-        float(recorded.at),  # an int would come back as a float, with another hash
+        float(recorded.at) + 0.0,  # an int would come back as a float, and -0.0 as 0.0, with another hash
         idempotency_key,
     )
     try:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
+from urllib.parse import quote
 
 from sqlalchemy import Connection, NullPool, create_engine, event
 from sqlalchemy.dialects import sqlite
@@ -52,7 +53,9 @@ class SqliteStorage(SqlStorage):
         super().__init__(f"the log {self._path}", owner or Owner(), witness)
 
     def open(self) -> Head:
-        """Take the log; see `Storage`."""
+        """Take the log; see `Storage`. One that has lost rows is only looked at, for more would be lost by writing."""
+        if self._has_lost_rows() and (found := self.look()) is not None:
+            return found
         try:
             taken = super().open()
         except LogFullError:
@@ -74,6 +77,16 @@ class SqliteStorage(SqlStorage):
             raise LogRefusedError(f"{self._name} cannot be opened: {error}") from error
         return super().look()
 
+    def _has_lost_rows(self) -> bool:
+        early = SqliteStorage(self._path)  # which waits for nobody
+        try:
+            found = early.look()
+        except LogRefusedError:  # what is wrong is told by the opening that follows
+            return False
+        finally:
+            early.close()
+        return found is not None and found.witness is not None and found.witness.seq > found.end.seq
+
     def write(self, rows: Sequence[Row]) -> None:
         """Commit the rows, all or none; see `Storage`."""
         try:
@@ -89,8 +102,9 @@ class SqliteStorage(SqlStorage):
     def _connect(self, *, looking: bool) -> Connection:
         if not looking:
             self._make_file()
+        connect = self._looking if looking else self._taking
         engine = create_engine(
-            "sqlite://", creator=self._connected, poolclass=NullPool, pool_reset_on_return=None, paramstyle="named"
+            "sqlite://", creator=connect, poolclass=NullPool, pool_reset_on_return=None, paramstyle="named"
         )
         begin = "BEGIN" if looking else "BEGIN IMMEDIATE"
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
@@ -109,13 +123,24 @@ class SqliteStorage(SqlStorage):
             kind = LogFullError if error.errno == errno.ENOSPC else LogRefusedError
             raise kind(f"{self._name} cannot be created: {error}") from error
 
-    def _connected(self) -> sqlite3.Connection:
+    def _taking(self) -> sqlite3.Connection:
+        """Return a connection that has the file's lock, and keeps it."""
+        pragmas = [f"PRAGMA {name}={value}" for name, value in _PRAGMAS.items()]
+        return self._connected(str(self._path), pragmas, self._timeout_s)
+
+    def _looking(self) -> sqlite3.Connection:
+        """Return a connection that changes no byte: one that could write would bring the WAL into the file."""
+        return self._connected(f"file:{quote(str(self._path))}?mode=ro", [], self._timeout_s)
+
+    @staticmethod
+    def _connected(name: str, pragmas: list[str], timeout_s: float) -> sqlite3.Connection:
         # One thread at a time uses it, but not always the same. Transactions are begun by us, not by the driver.
-        connection = sqlite3.connect(self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            name, uri=name.startswith("file:"), timeout=timeout_s, isolation_level=None, check_same_thread=False
+        )
         try:
-            for name, value in _PRAGMAS.items():
-                connection.execute(f"PRAGMA {name}={value}").fetchall()
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchall()  # the first access takes the lock
+            for statement in [*pragmas, "SELECT count(*) FROM sqlite_master"]:  # the first access takes the lock
+                connection.execute(statement).fetchall()
         except sqlite3.Error:
             connection.close()
             raise

@@ -260,7 +260,7 @@ class Scheduler:
                 continue
             for report in reports:
                 self._take(key, report)
-                dropped = report.number
+                dropped = max(dropped, report.number)
             try:
                 await self.log.durable(self.state.seq)
             except LogFullError:  # undone: the trainer still has them

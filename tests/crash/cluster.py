@@ -82,7 +82,9 @@ class OutlivingCluster(MemoryCluster):
         self._cross = cross
         self._script = script
         self._comes_up = comes_up
-        if path.exists():
+        self.was_there = path.exists()
+        """Whether there was a process before this one."""
+        if self.was_there:
             self._load()
 
     def go_on_alone(self) -> None:

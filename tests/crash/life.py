@@ -14,6 +14,7 @@ from ftactors.core.events import AttemptPlaced, AttemptStarted, LogOpened, Recor
 from ftactors.core.phases import Phase
 from ftactors.core.seen import ProcessKey
 from ftactors.core.state import State
+from ftactors.log import reserve
 from ftactors.log.snapshots import SnapshotFile
 from ftactors.log.urls import storage_at
 from ftactors.runtime import scheduler as scheduling
@@ -40,9 +41,11 @@ async def live(story: Story, url: str, folder: Path, points: Points) -> None:
         AssertionError: a promise was broken, by this process or by the one before.
     """
     storage = storage_at(url, timeout_s=_DATABASE_WAIT_S)
-    notes, cluster = Notes(folder / "notes", points.cross), cluster_of(story, folder, points)
+    notes, cluster = Notes(folder / "notes", points.cross), _cluster(story, folder, points)
+    if cluster.was_there:
+        story.meanwhile(cluster)
     snapshots = SnapshotFile(folder / "snapshot") if story.snapshot_every else None
-    taking._LEAST_EVENTS, scheduling._RETRY_S = story.snapshot_every or 0, _DISK_RETRY_S
+    taking._LEAST_EVENTS, scheduling._RETRY_S, reserve.RESERVE_BYTES = story.snapshot_every or 0, _DISK_RETRY_S, 4096
     scheduler = Scheduler(storage, cluster, on_fatal=_die, snapshots=snapshots)
     await scheduler.open(_opening(cluster))
     check_kept(await scheduler.log.read(), scheduler.state, notes, cluster.past)
@@ -54,16 +57,6 @@ async def live(story: Story, url: str, folder: Path, points: Points) -> None:
     check_live(scheduler)
     life.cancel()
     await scheduler.close()
-
-
-def cluster_of(story: Story, folder: Path, points: Points) -> OutlivingCluster:
-    """Return the cluster as the last process left it, and what became of it since."""
-    path = folder / "cluster"
-    was_there = path.exists()
-    cluster = OutlivingCluster(story.nodes, path, cross=points.cross, script=story.script, comes_up=story.comes_up)
-    if was_there:
-        story.meanwhile(cluster)
-    return cluster
 
 
 def check_kept(events: Sequence[Recorded], state: State, notes: Notes, past: Past) -> None:
@@ -84,10 +77,27 @@ def check_kept(events: Sequence[Recorded], state: State, notes: Notes, past: Pas
 
 def check_end(story: Story, url: str, folder: Path) -> None:
     """Check what all the lives of a story have left."""
-    notes, past = Notes(folder / "notes"), cluster_of(story, folder, Points(None, folder / "killed")).past
+    notes, cluster = Notes(folder / "notes"), _cluster(story, folder, Points(None, folder / "killed"))
     check_log(storage_at(url, timeout_s=_DATABASE_WAIT_S), notes.ledger(), least=story.least)
-    begun = [key for key, _ in past.begun]
-    assert len(begun) == len(set(begun)), f"the work of an attempt was begun twice: {past.begun}"
+    begun = [key for key, _ in cluster.past.begun]
+    assert len(begun) == len(set(begun)), f"the work of an attempt was begun twice: {begun}"
+    assert not cluster.trainers, f"nobody wants these trainers any more: {[*cluster.trainers]}"
+
+
+def empty(url: str) -> None:
+    """Make a database server's database empty; a file of SQLite is new for each run."""
+    if url.startswith("sqlite:"):
+        return
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP SCHEMA IF EXISTS ftactors CASCADE")
+    engine.dispose()
+
+
+def _cluster(story: Story, folder: Path, points: Points) -> OutlivingCluster:
+    return OutlivingCluster(
+        story.nodes, folder / "cluster", cross=points.cross, script=story.script, comes_up=story.comes_up
+    )
 
 
 def _last_report(state: State, key: ProcessKey) -> int | None:
@@ -105,13 +115,3 @@ def _opening(cluster: OutlivingCluster) -> LogOpened:
 def _die(error: BaseException) -> None:
     traceback.print_exception(error)
     os._exit(FATAL)
-
-
-def empty(url: str) -> None:
-    """Make a database server's database empty; a file of SQLite is new for each run."""
-    if url.startswith("sqlite:"):
-        return
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("DROP SCHEMA IF EXISTS ftactors CASCADE")
-    engine.dispose()

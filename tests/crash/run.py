@@ -1,8 +1,9 @@
 """Tells stories again and again, and kills the scheduler at another place each time.
 
-`python -m tests.crash.run PLAN`, where PLAN is a `Plan` as JSON, prints a `Run` as a line of JSON for each. A process
-that is to be killed is forked from this one, which has all imported; the last life of a run, which nobody kills, is
-lived in this one. All that outlives a scheduler is in a folder for each run: database, cluster, drivers' notes.
+`python -m tests.crash.run FOLDER` reads plans from its standard input, a line of JSON each, and answers each with its
+runs, in a line of JSON. A process that is to be killed is forked from this one, which has all imported; the last life
+of a run, which nobody kills, is lived in this one. All that outlives a scheduler is in a folder for each run: database,
+cluster, drivers' notes. No power is cut here, so a folder in memory will do.
 """
 
 from __future__ import annotations
@@ -39,19 +40,17 @@ class Plan:
 
     Args:
         stories: Their names.
-        folder: Where the runs have their folders; no power is cut here, so a folder in memory will do.
         url: A database that is emptied for each run; None: an SQLite file in the run's folder.
         first: The number of the place at which the first process is killed in the first run.
         every: The distance from one run's place to the next one's.
-        seconds: At how many places, one a run, the second process is killed for each place of the first; 0: nowhere.
+        second_places: At how many places the second process is killed, one in a run, for each place of the first.
     """
 
     stories: list[str]
-    folder: str
     url: str | None = None
     first: int = 1
     every: int = 1
-    seconds: int = 0
+    second_places: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,32 +66,38 @@ class Run:
     """What the process that broke a promise had to say."""
 
 
-def main(plan: Plan) -> None:
-    """Make the runs, and print what came of each."""
+def main(folder: Path) -> None:
+    """Make the runs of each plan."""
     faulthandler.register(signal.SIGALRM, chain=True)  # who hangs says where, and ends
-    folder = Path(plan.folder)
     _warm_up(folder)
-    for story in STORIES:
-        unharmed = 0
-        for kills in _kills(plan) if story.name in plan.stories else ():
-            run = _run(story, kills, plan.url, folder)
-            print(json.dumps(asdict(run)), flush=True)  # noqa: T201 - the test reads it
-            unharmed += run.killed_at[0] is None
-            if run.failure is not None or unharmed == _UNHARMED:
-                break
+    for line in sys.stdin:
+        plan = Plan(**json.loads(line))
+        runs = [run for story in STORIES if story.name in plan.stories for run in _runs(story, plan, folder)]
+        print(json.dumps([asdict(run) for run in runs]), flush=True)  # noqa: T201 - the test reads it
+
+
+def _runs(story: Story, plan: Plan, folder: Path) -> Iterator[Run]:
+    unharmed = 0
+    for kills in _kills(plan):
+        run = _run(story, kills, plan.url, folder)
+        yield run
+        unharmed += run.killed_at[0] is None
+        if run.failure is not None or unharmed == _UNHARMED:
+            return
 
 
 def _kills(plan: Plan) -> Iterator[list[int]]:
     """Yield where to kill the processes of each run, for ever."""
     for number in count(plan.first, plan.every):
-        if not plan.seconds:
+        if not plan.second_places:
             yield [number]
-        for second in range(plan.seconds):
+        for second in range(plan.second_places):
             yield [number, 1 + (number * _SECOND_STRIDE + second) % SECOND_PLACES]
 
 
 def _run(story: Story, kills: list[int], url: str | None, parent: Path) -> Run:
     folder = parent / "run"
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     url = url or f"sqlite:///{folder / 'events.db'}"
     empty(url)
@@ -111,7 +116,6 @@ def _run(story: Story, kills: list[int], url: str | None, parent: Path) -> Run:
     except (AssertionError, FtactorsError):
         failure = traceback.format_exc()
     signal.alarm(0)
-    shutil.rmtree(folder)
     return Run(story.name, kills, killed_at, failure)
 
 
@@ -145,4 +149,4 @@ def _end_of_child(act: Callable[[], None], said: Path) -> int:
 
 
 if __name__ == "__main__":
-    main(Plan(**json.loads(sys.argv[1])))
+    main(Path(sys.argv[1]))

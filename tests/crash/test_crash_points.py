@@ -27,19 +27,54 @@ from tests.crash.run import SECOND_PLACES, Plan, Run
 from tests.crash.stories import STORIES
 from tests.postgres import PostgresServer
 
-ALL = [story.name for story in STORIES]
+ALL = {story.name: story for story in STORIES}
 ON_POSTGRESQL = [story.name for story in STORIES if "postgresql" in story.on]
 SAMPLE = ["two_jobs_take_turns", "a_cancel_races_the_published_model", "a_job_is_paused_and_resumed"]
+COMMON = (
+    "UPDATE head SET",
+    "INSERT INTO events",
+    "COMMIT",
+    "os.pwrite",
+    "Start",
+    "a pull is answered",
+    "an answer arrives",
+)
 _LEAST_PLACES = 45
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made there
-_AT_ONCE = 2
+_AT_ONCE = min(os.cpu_count() or 1, 8)
 
 
-@pytest.fixture
-def folder() -> Iterator[str]:
-    """A folder in memory, where there is one: killing a process takes nothing from it."""
-    with tempfile.TemporaryDirectory(dir=_IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else None) as made:
-        yield made
+class Teller:
+    """A process that tells stories, plan by plan; see `run.py`."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        command = [sys.executable, "-m", "tests.crash.run", str(folder)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, plan: Plan) -> None:
+        """Have it begin with a plan."""
+        print(json.dumps(asdict(plan)), file=self._process.stdin, flush=True)
+
+    def answer(self) -> list[Run]:
+        """Return the runs of the plan, once all are made."""
+        line = self._process.stdout.readline()  # type: ignore[union-attr]
+        assert line, "a process that tells stories has ended; what it had to say is in the standard error"
+        return [Run(**run) for run in json.loads(line)]
+
+    def close(self) -> None:
+        """Let it end."""
+        self._process.communicate()
+
+
+@pytest.fixture(scope="module")
+def tellers() -> Iterator[list[Teller]]:
+    """Processes that take turns, in a folder in memory where there is one: no power is cut here."""
+    with tempfile.TemporaryDirectory(dir=_IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else None) as folder:
+        tellers = [Teller(Path(folder) / str(number)) for number in range(_AT_ONCE)]
+        yield tellers
+        for teller in tellers:
+            teller.close()
 
 
 @pytest.fixture
@@ -50,33 +85,23 @@ def databases(postgres: PostgresServer) -> Iterator[list[str]]:
 
 
 def runs_of(
-    stories: list[str],
-    folder: str,
-    urls: Sequence[str | None] = (None,) * _AT_ONCE,
-    *,
-    every: int = 1,
-    seconds: int = 0,
+    tellers: list[Teller], *stories: str, urls: Sequence[str] = (), every: int = 1, second_places: int = 0
 ) -> list[Run]:
-    """Return all runs of some stories, made by as many processes as there are databases, once none broke a promise.
+    """Return all runs of some stories, once it is sure that none broke a promise.
 
     Args:
+        tellers: They take turns with the places, and need not be at the same one.
         stories: Their names.
-        folder: Where to make the runs.
-        urls: Databases, None for SQLite's in the run's folder; each process makes every so-manyth run.
+        urls: A database for each teller; none for SQLite.
         every: The distance between the places at which the first process is killed.
-        seconds: At how many places the second process is killed for each place of the first.
+        second_places: At how many places the second process is killed for each place of the first.
     """
-    processes = []
-    for index, url in enumerate(urls):
-        place = Path(tempfile.mkdtemp(dir=folder))
-        plan = Plan(stories, str(place), url, first=1 + index * every, every=every * len(urls), seconds=seconds)
-        command = [sys.executable, "-m", "tests.crash.run", json.dumps(asdict(plan))]
-        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-    lines = [line for process in processes for line in process.communicate()[0].splitlines()]
-    runs = [Run(**json.loads(line)) for line in lines]
+    for index, teller in enumerate(tellers):
+        url, first = urls[index] if urls else None, 1 + index * every
+        teller.ask(Plan([*stories], url, first=first, every=every * len(tellers), second_places=second_places))
+    runs = [run for teller in tellers for run in teller.answer()]
     failed = [f"{run.story}, killed at {run.kills} ({run.killed_at}):\n{run.failure}" for run in runs if run.failure]
     assert not failed, f"{len(failed)} of {len(runs)} runs broke a promise; the first:\n{failed[0]}"
-    assert [process.returncode for process in processes] == [0] * len(processes)
     return runs
 
 
@@ -89,22 +114,24 @@ def places(runs: list[Run], number: int = 0) -> Counter[str]:
 
 
 @pytest.mark.parametrize("story", ALL)
-def test_a_scheduler_that_is_killed_anywhere_breaks_no_promise(story: str, folder: str):
-    found = places(runs_of([story], folder))
+def test_a_scheduler_that_is_killed_anywhere_breaks_no_promise(story: str, tellers: list[Teller]):
+    found = places(runs_of(tellers, story))
 
     assert found.total() >= _LEAST_PLACES
-    assert {"COMMIT", "INSERT INTO events", "UPDATE head SET", "an answer arrives", "os.pwrite", "Start"} <= {*found}
+    assert {*COMMON, *ALL[story].crosses} <= {*found}
 
 
 @pytest.mark.parametrize("story", ALL)
-def test_a_scheduler_that_is_killed_again_while_it_recovers_breaks_no_promise(story: str, folder: str):
-    found = places(runs_of([story], folder, every=6, seconds=1), 1)
+def test_a_scheduler_that_is_killed_again_while_it_recovers_breaks_no_promise(story: str, tellers: list[Teller]):
+    found = places(runs_of(tellers, story, every=8, second_places=1), 1)
 
-    assert found.total() >= _LEAST_PLACES // 8
+    assert found.total() >= _LEAST_PLACES // 9
 
 
-def test_a_scheduler_on_postgresql_that_is_killed_somewhere_breaks_no_promise(folder: str, databases: list[str]):
-    found = places(runs_of(SAMPLE, folder, databases, every=5))
+def test_a_scheduler_on_postgresql_that_is_killed_somewhere_breaks_no_promise(
+    tellers: list[Teller], databases: list[str]
+):
+    found = places(runs_of(tellers, *SAMPLE, urls=databases, every=5))
 
     assert found.total() >= len(SAMPLE) * _LEAST_PLACES // 10
 
@@ -112,11 +139,11 @@ def test_a_scheduler_on_postgresql_that_is_killed_somewhere_breaks_no_promise(fo
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("story", ON_POSTGRESQL)
-@pytest.mark.parametrize("seconds", [0, 1])
+@pytest.mark.parametrize("second_places", [0, 1])
 def test_a_scheduler_on_postgresql_that_is_killed_anywhere_breaks_no_promise(
-    story: str, seconds: int, folder: str, databases: list[str]
+    story: str, second_places: int, tellers: list[Teller], databases: list[str]
 ):
-    found = places(runs_of([story], folder, databases, seconds=seconds), seconds)
+    found = places(runs_of(tellers, story, urls=databases, second_places=second_places), second_places)
 
     assert found.total() >= _LEAST_PLACES // 3
 
@@ -124,7 +151,7 @@ def test_a_scheduler_on_postgresql_that_is_killed_anywhere_breaks_no_promise(
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("story", ALL)
-def test_a_scheduler_that_is_killed_anywhere_and_again_anywhere_breaks_no_promise(story: str, folder: str):
-    found = places(runs_of([story], folder, seconds=SECOND_PLACES), 1)
+def test_a_scheduler_that_is_killed_anywhere_and_again_anywhere_breaks_no_promise(story: str, tellers: list[Teller]):
+    found = places(runs_of(tellers, story, second_places=SECOND_PLACES), 1)
 
     assert found.total() >= _LEAST_PLACES * SECOND_PLACES // 3

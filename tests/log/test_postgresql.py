@@ -77,7 +77,7 @@ def test_a_database_that_does_not_keep_what_is_committed_is_refused_by_name(
 
 @pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])
 def test_a_server_that_could_lose_commits_is_refused_by_name(postgres, postgres_url, setting):
-    with postgres.configured({setting: "off"}), pytest.raises(LogRefusedError, match=f"{setting} is 'off'"):
+    with postgres.configured(**{setting: "off"}), pytest.raises(LogRefusedError, match=f"{setting} is 'off'"):
         storage_at(postgres_url).open()
 
 
@@ -100,7 +100,13 @@ def test_a_standby_is_refused_and_can_be_looked_at(postgres, postgres_url):
 
 
 def test_what_was_found_safe_stays_so_while_the_log_is_open(postgres, postgres_url):
-    with opened(postgres_url) as storage, postgres.configured({"synchronous_commit": "off"}):
+    with (
+        opened(postgres_url) as storage,
+        postgres.connect() as another_that_is_open,
+        postgres.configured(synchronous_commit="off"),
+    ):
+        until(lambda: another_that_is_open.execute("SHOW synchronous_commit").fetchone() == ("off",))
+
         assert storage._driver.execute("SHOW synchronous_commit").fetchone() == ("on",)
 
 
@@ -232,12 +238,8 @@ def test_what_was_written_outlives_a_crash_of_the_server(postgres, postgres_url)
 def test_a_process_stopped_in_the_middle_of_opening_keeps_others_waiting_for_seconds_only(postgres_url):
     with opened(postgres_url) as storage:
         storage.write(chain([submitted("j1")], START, epoch=1))
-    command = [sys.executable, "-m", "tests.log.stopped_opener", postgres_url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as stopped:
-        assert stopped.stdout is not None
-        assert stopped.stdout.readline() == "stopping\n"
+    with stopped_opener(postgres_url) as stopped:
         began = time.monotonic()
-
         with opened(postgres_url) as storage:
             waited_s = time.monotonic() - began
             stopped.send_signal(signal.SIGCONT)
@@ -247,6 +249,18 @@ def test_a_process_stopped_in_the_middle_of_opening_keeps_others_waiting_for_sec
     assert waited_s < 10
     assert "cannot be opened: terminating connection due to idle-in-transaction timeout" in told
     assert [row.epoch for row in stored(postgres_url)] == [1, 2]
+
+
+@contextmanager
+def stopped_opener(url: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "tests.log.stopped_opener", url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "stopping\n"
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_log_that_stays_locked_is_refused_after_a_while(postgres, postgres_url, monkeypatch):
@@ -305,7 +319,7 @@ def test_what_was_acknowledged_while_one_after_the_other_took_the_log_is_there_o
 def write_until_taken(storage: Storage, head: Head, acknowledged: list[Row]) -> Mark:
     """Write row after row, until another has the log; return the last one that was acknowledged."""
     end = head.end
-    while True:
+    for _ in range(10_000):
         rows = chain([progress("j1", end.seq)], end, head.epoch)
         try:
             storage.write(rows)
@@ -313,6 +327,7 @@ def write_until_taken(storage: Storage, head: Head, acknowledged: list[Row]) -> 
             return end
         acknowledged += rows
         end = rows[-1].mark
+    raise AssertionError("nobody took the log")
 
 
 def test_who_looks_beside_a_running_owner_sees_one_moment(postgres_url):

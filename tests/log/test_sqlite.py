@@ -288,3 +288,44 @@ def test_a_url_that_cannot_hold_the_log_is_refused_without_its_password(url):
         storage_at(url)
 
     assert "secret" not in str(caught.value)
+
+
+def test_looking_at_the_log_of_a_killed_process_changes_no_byte_of_it(path):
+    script = (
+        "import os, sys; from ftactors.log.sqlite import SqliteStorage; from tests.log.examples import *\n"
+        "storage = SqliteStorage(sys.argv[1]); end = storage.open().end\n"
+        "storage.write(chain([progress('j1', step) for step in range(9)], end, epoch=1)); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True, env={**os.environ, "PYTHONPATH": "."})
+    files = [path, path.with_name("events.db-wal"), path.with_name("events.db.witness")]
+    before = [file.read_bytes() for file in files]
+    storage = SqliteStorage(path)
+    head = storage.look()
+    rows = list(storage.read())
+    storage.close()
+
+    assert head is not None
+    assert (head.end.seq, len(rows)) == (9, 9)
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_opening_a_log_that_has_lost_rows_leaves_what_may_be_saved_of_them(path):
+    storage = SqliteStorage(path)
+    rows = chain([progress("j1", step) for step in range(9)], storage.open().end, epoch=1)
+    for row in rows:
+        storage.write([row])
+    files = {name: path.with_name(name).read_bytes() for name in ("events.db", "events.db-wal", "events.db.witness")}
+    storage.close()
+    wal = bytearray(files["events.db-wal"])
+    wal[len(wal) // 2] ^= 1  # all frames behind it count no more
+    for name, data in (files | {"events.db-wal": bytes(wal)}).items():
+        path.with_name(name).write_bytes(data)
+    opened = SqliteStorage(path)
+    head = opened.open()
+
+    assert head.witness is not None
+    assert head.end.seq < head.witness.seq == 9
+    with pytest.raises(LogRefusedError):
+        opened.write(chain([progress("j1", 9)], head.end, epoch=head.epoch))
+    opened.close()
+    assert path.with_name("events.db-wal").read_bytes() == bytes(wal)

@@ -247,6 +247,23 @@ def test_who_lost_the_log_to_another_writes_nothing_and_is_told_by_whom(storage_
     new.close()
 
 
+@pytest.mark.parametrize("kind", ["memory", "postgresql"], indirect=True)
+def test_an_owner_can_make_sure_that_nobody_else_has_taken_the_log(storage_again):
+    old, new = storage_again(Owner("s1")), storage_again(Owner("s2"))
+    rows = chain([submitted("j1")], old.open().end, epoch=1)
+    old.confirm()
+    old.write(rows)
+    old.confirm()
+    new.open()
+
+    with pytest.raises(LogTakenError, match=r"taken by pid \d+ on .* \(epoch 2, event 1\)"):
+        old.confirm()
+
+    new.confirm()
+    old.close()
+    new.close()
+
+
 def test_rows_that_do_not_follow_the_last_one_are_not_written(storage_again):
     storage = storage_again()
     rows = chain([submitted("j1"), submitted("j2"), submitted("j3")], storage.open().end, epoch=1)

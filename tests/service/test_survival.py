@@ -55,6 +55,8 @@ async def test_the_scheduler_is_killed_while_a_job_prepares_trains_and_publishes
         assert {going.job_id, first.job_id} <= {found.job_id for found in jobs}
         await the_answers_are_as_before(service, answered, unanswered, first.job_id, accepted=accepted)
         assert await workers(service, going) == preparing
+        assert await service.cancel_fine_tuning_job(unanswered.job_id)
+        await service.pause_fine_tuning_job(late.job_id)  # until it is cancelled
         gates.open_gate(going.run_dir, "preparing")
 
         await status_when(service, going.job_id, lambda status: status.stage == "training")

@@ -129,9 +129,7 @@ class VirtualLoop(BaseEventLoop):
             self.writes.append(write)
         return told
 
-    def call_soon(
-        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
-    ) -> asyncio.Handle:
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> asyncio.Handle:
         """Let a callback run at the next turn, unless it is of a process that is dead."""
         handle = super().call_soon(callback, *args, context=context or copy_context())
         if handle._context.get(LIFE) in self._dead:
@@ -157,7 +155,7 @@ class VirtualLoop(BaseEventLoop):
                 coroutine.close()
         self.close()
 
-    def select(self, timeout: float | None) -> list[Any]:
+    def select(self, timeout: float | None) -> list[Any]:  # noqa: ARG002 - it never waits
         """Stand in for a selector: no file ever has news."""
         return []
 
@@ -170,7 +168,7 @@ class VirtualLoop(BaseEventLoop):
     def _write_to_self(self) -> None:
         pass
 
-    def _note(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def _note(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if "never retrieved" not in context["message"]:  # of a process that was killed, mostly
             self.errors.append(f"{context['message']}: {error!r}")

@@ -33,6 +33,8 @@ class Asked:
     """All requests to cancel it, answered or not."""
     paused: bool = False
     """The driver was told that it is paused, and has not asked to resume it."""
+    parked: int | None = None
+    """How many attempts it had had when it was seen to wait, paused."""
     end: JobStatus | None = None
     """How it was seen to end."""
 
@@ -102,10 +104,18 @@ class UserModel:
             kept = status.status is JobStatus.CANCELLED if ended else status.cancel_requested
             assert kept, f"a cancel of {job_id} was granted, and it is {status.status}"
         if status.status is JobStatus.CANCELLED:
-            assert (asked.cancelling - asked.denied) | asked.granted, f"{job_id} is cancelled, and nobody has asked for that"
+            assert (asked.cancelling - asked.denied) | asked.granted, (
+                f"{job_id} is cancelled, and nobody has asked for that"
+            )
         if status.cancel_requested:
             assert asked.cancelling, f"{job_id} is being cancelled, and nobody has asked for that"
         assert not (asked.paused and status.status is JobStatus.QUEUED), f"{job_id} was paused, and is queued"
+        if not asked.paused:
+            asked.parked = None
+        elif asked.parked is None and status.status is JobStatus.PAUSED:
+            asked.parked = status.attempt
+        started = asked.parked is not None and status.attempt != asked.parked
+        assert not started, f"{job_id} was paused, and attempt {status.attempt} was made"
         waits = status.status in {JobStatus.QUEUED, JobStatus.PAUSED}
         assert bool(status.wait_reason) == waits, f"{job_id} is {status.status} with reason {status.wait_reason!r}"
 

@@ -6,15 +6,15 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Collection
-from copy import copy
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 from ftactors.core.errors import FtactorsError, LogError, LogRefusedError
 from ftactors.core.events import LogOpened
 from ftactors.core.seen import Node, ProcessKey, Seen
-from ftactors.core.wanted import Command, Kill, Start
+from ftactors.core.wanted import Begin, Command, Kill, Start
 from ftactors.core.work import LAST_WORDS, AnyWord, Report
 from ftactors.log.beside import Owner
 from ftactors.log.errors import LogTakenError, OutcomeUnknownError
@@ -23,6 +23,7 @@ from ftactors.runtime.clock import Clock
 from ftactors.runtime.desk import Desk
 from ftactors.runtime.memory_cluster import MemoryCluster, Trainer
 from ftactors.runtime.scheduler import Scheduler
+from tests.simulation.auditor import Auditor
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.script import stopping_words, words_of
 
@@ -116,6 +117,7 @@ class View:
 
     def execute(self, command: Command) -> None:
         """Send an order on its way."""
+        self._world.auditor.order(command)
         self._world.check_command(self._life, command)
         if self._world.orders_are_late:
             self._world.orders.append((self._life, command))
@@ -124,10 +126,12 @@ class View:
 
     async def reports(self, key: ProcessKey, incarnation: str, *, after: int) -> list[Report]:
         """Return what a trainer has said."""
+        self._world.auditor.acknowledged(key, after)
         return await self._world.cluster.reports(key, incarnation, after=after)
 
     async def acknowledge(self, key: ProcessKey, incarnation: str, number: int) -> None:
         """Tell a trainer that its last reports are in the log."""
+        self._world.auditor.acknowledged(key, number)
         await self._world.cluster.acknowledge(key, incarnation, number)
 
     async def close(self) -> None:
@@ -152,10 +156,11 @@ class World:
         """Whether trainers that are started stay starting."""
         self.seen_events: Counter[str] = Counter()
         """How often each thing happened that a test wants to know it reached."""
-        self.wrong: list[str] = []
-        """What must never happen, and did."""
         self.last_words: set[str] = set()
         """Incarnations that have said their last word."""
+        self.auditor = Auditor(self.disk, self.cluster)
+        self.wrong = self.auditor.wrong
+        """What must never happen, and did."""
         self._complaints = Complaints(self.wrong)
         self._actors = 0
         self._heard: dict[str, float] = {}
@@ -163,7 +168,7 @@ class World:
         """How many words of its script each incarnation has said."""
         self._shares: dict[ProcessKey, tuple[int, float]] = {}
 
-    def __enter__(self) -> World:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -232,10 +237,14 @@ class World:
         self.loop.writes.remove(write)
         if fate == "done" or write.name != "write":
             write.do()
+            self.auditor.follow()
+            if write.name == "write" and (error := write.told.exception()) is not None:
+                self.seen_events[f"undone: {type(error).__name__}"] += 1
             return
         if fate == "lost_after":
             with suppress(LogError):
                 write.work()
+        self.auditor.follow()
         write.fail(OutcomeUnknownError("the connection was lost at the commit"))
 
     def settle(self) -> None:
@@ -305,6 +314,7 @@ class World:
     def die(self, key: ProcessKey, *, leaves_a_trace: bool = False) -> None:
         """Have a trainer die; Ray may still list it for a while, as dead."""
         trainer = self.cluster.trainers[key]
+        self.auditor.befell.add(key)
         self.cluster.die(key)
         if leaves_a_trace:
             self.cluster.trainers[key] = Trainer(replace(trainer.process, state="dead", incarnation=None, why="-9"))
@@ -314,6 +324,8 @@ class World:
         """Have a node die with all on it, or come back."""
         node = self.cluster.nodes[node_id]
         if node.state == "up":
+            there = (key for key, found in self.cluster.trainers.items() if found.process.node_id == node_id)
+            self.auditor.befell.update(there)
             self.cluster.lose(node_id)
         else:
             self.cluster.nodes[node_id] = replace(node, state="up")
@@ -349,6 +361,8 @@ class World:
                 return
             command = replace(command, placed=command.placed.model_copy(update={"node_id": node_id}))
             self._shares[command.key] = (command.placed.gpu_thousandths, command.placed.cpus)
+        if isinstance(command, Begin):
+            self.auditor.begun(command.key)
         before = {*self.cluster.trainers}
         self.cluster.execute(command)
         if before != {*self.cluster.trainers}:  # what is ordered again and again until it is done is no news
