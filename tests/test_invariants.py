@@ -159,19 +159,19 @@ def test_a_cancel_that_is_still_on_its_way_keeps_a_true_answer_true():
 
 
 def _gap(events: list[Recorded]) -> list[Recorded]:
-    return [*events[:3], *(replace(event, seq=event.seq + 1) for event in events[3:])]
+    return [*events[:3], *(event._replace(seq=event.seq + 1) for event in events[3:])]
 
 
 def _fallen_epoch(events: list[Recorded]) -> list[Recorded]:
-    return [replace(events[0], epoch=2), *events[1:]]
+    return [events[0]._replace(epoch=2), *events[1:]]
 
 
 def _fallen_time(events: list[Recorded]) -> list[Recorded]:
-    return [*events[:-1], replace(events[-1], at=1.0)]
+    return [*events[:-1], events[-1]._replace(at=1.0)]
 
 
 def _unopened_epoch(events: list[Recorded]) -> list[Recorded]:
-    return [*events[:-1], replace(events[-1], epoch=2)]
+    return [*events[:-1], events[-1]._replace(epoch=2)]
 
 
 def _epoch_opened_twice(events: list[Recorded]) -> list[Recorded]:
@@ -180,7 +180,7 @@ def _epoch_opened_twice(events: list[Recorded]) -> list[Recorded]:
 
 
 def _job_seq_left_out(events: list[Recorded]) -> list[Recorded]:
-    return [*events[:-1], replace(events[-1], job_seq=99)]
+    return [*events[:-1], events[-1]._replace(job_seq=99)]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from ftactors.core.events import (
     PublishedModel,
     StageStarted,
 )
-from ftactors.core.job import Attempt, Job
+from ftactors.core.job import TRAINING_STAGES, Attempt, Job
 from ftactors.core.phases import Phase
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.work import (
@@ -72,7 +72,7 @@ def _fact(  # noqa: PLR0911 - one case a word
         case StageBegun():
             return StageStarted(**where, **said)
         case Progress():
-            return ProgressReported(**where, **said)
+            return ProgressReported(**where, **said | _known(job, word))
         case CheckpointWritten():
             return CheckpointSaved(**where, **said)
         case Evaluated():
@@ -86,6 +86,19 @@ def _fact(  # noqa: PLR0911 - one case a word
                 id=job.new_model_id, path=word.path, digest=word.digest, kind=word.kind, base=word.base
             )
             return JobCompleted(**where, model=model, metrics=word.metrics, trained_tokens=word.trained_tokens)
+
+
+def _known(job: Job, word: Progress) -> dict[str, Any]:
+    """Return what was told before and is not told anew: each fact of progress carries all, and so supersedes the last.
+
+    Source: `in_brief` of the log rests on it.
+    """
+    trained = (job.metrics or {}) if word.stage in TRAINING_STAGES else {}
+    return {
+        "metrics": {**trained, **word.metrics},
+        "tokens_per_second": word.tokens_per_second or job.tokens_per_second,
+        "peak_mem_gib": word.peak_mem_gib or job.peak_mem_gib,
+    }
 
 
 def _stopped(

@@ -17,6 +17,7 @@ from ftactors.core.events import (
     ModelDeleted,
     ModelImported,
     Recorded,
+    ReportedEvent,
     ServiceStarted,
     ServiceStopRequested,
 )
@@ -25,6 +26,7 @@ from ftactors.core.finished import Finished
 from ftactors.core.job import Job
 from ftactors.core.models import Model, completed, imported
 from ftactors.core.phases import HOLDING_PHASES, TERMINAL_PHASES, WAITING_PHASES
+from ftactors.core.replacing import replace as quick_replace
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.status import TERMINAL_STATUSES, FineTuningJobStatusInfo, JobStatus, describe
 from ftactors.core.turns import Turns
@@ -116,6 +118,23 @@ class State:
             self.seq, self.at, self.epoch = before
 
         return undo_all
+
+    def apply_in_brief(self, recorded: Recorded, passed: int) -> None:
+        """Take the next event in, where some before it were passed over; of its own job: reports of progress.
+
+        That changes nothing, for the event itself is progress that tells all that they told.
+
+        Raises:
+            IllegalEventError, StaleReportError: as `apply` does.
+        """
+        if passed and isinstance(recorded.event, ReportedEvent):
+            job = self.held.get(recorded.event.job_id)
+            if job is not None and job.attempt is not None:
+                reported = quick_replace(job.attempt, report=job.attempt.report + passed)
+                job = quick_replace(job, job_seq=job.job_seq + passed, attempt=reported)
+                self.jobs[job.job_id] = self.held[job.job_id] = job
+        self.seq = max(self.seq, recorded.seq - 1)
+        self.apply(recorded)
 
     def restore(self, job: Job) -> None:
         """Take a job that has not ended in, as a snapshot has it."""

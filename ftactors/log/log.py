@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from ftactors.core.errors import LogError, LogFullError, LogRefusedError
 from ftactors.core.events import Recorded
+from ftactors.log.brief import in_brief
 from ftactors.log.errors import LogDamagedError, OutcomeUnknownError
 from ftactors.log.protocol import Storage
 from ftactors.log.reader import Reader
@@ -106,16 +107,14 @@ class EventLog:
             LogDamagedError: the log is not what was written, or has not the place to begin after.
             LogTooNewError: it holds what only a newer version of ftactors knows.
         """
-        self._appended = self._committed = after
-        try:
-            reader = Reader()
-            for row in verified(self._storage.read(after=after.seq), self._opened, after):
-                yield reader.recorded(row)
-                self._appended = self._committed = row.mark
-        except LogRefusedError as error:
-            self._refusal = error
-            raise
-        self._refusal = None
+        reader = Reader()
+        yield from self._until_refused(reader.recorded(row) for row in self._rows_after(after))
+
+    def replay_in_brief(self, after: Mark = START) -> Iterator[tuple[Recorded, int]]:
+        """Yield what `replay` does, but no progress that the next event supersedes; with each, how many those were."""
+        reader = Reader()
+        reads = in_brief(self._rows_after(after))
+        yield from self._until_refused((reader.recorded(read.row), read.passed) for read in reads)
 
     def has(self, mark: Mark) -> bool:
         """Return whether the log has this very place. May block; to be asked before the replay."""
@@ -214,6 +213,25 @@ class EventLog:
             await asyncio.wait([self._draining])
         await self._in_writer(self._storage.close)
         self._writer.shutdown()
+
+    def _rows_after(self, after: Mark) -> Iterator[Row]:
+        """Yield verified rows, and take note of how far they go."""
+        last: Mark | Row = after
+        try:
+            for row in verified(self._storage.read(after=after.seq), self._opened, after):
+                last = row
+                yield row
+        finally:
+            self._appended = self._committed = Mark(last.seq, last.hash)
+
+    def _until_refused(self, replayed: Iterator[T]) -> Iterator[T]:
+        """Yield what is replayed; whether it comes to its end decides whether anything can be appended."""
+        try:
+            yield from replayed
+        except LogRefusedError as error:
+            self._refusal = error
+            raise
+        self._refusal = None
 
     async def _in_writer(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, work)

@@ -24,7 +24,7 @@ from ftactors.runtime.scheduler import Scheduler
 from tests.core.histories import opened
 from tests.crash.cluster import OutlivingCluster, Past
 from tests.crash.driver import Driver, Notes
-from tests.crash.points import Points
+from tests.crash.points import NOWHERE, Points
 from tests.crash.stories import Story
 from tests.invariants import check_live, check_log
 
@@ -77,7 +77,7 @@ def check_kept(events: Sequence[Recorded], state: State, notes: Notes, past: Pas
 
 def check_end(story: Story, url: str, folder: Path) -> None:
     """Check what all the lives of a story have left."""
-    notes, cluster = Notes(folder / "notes"), _cluster(story, folder, Points(None, folder / "killed"))
+    notes, cluster = Notes(folder / "notes"), _cluster(story, folder, Points(NOWHERE, folder / "killed"))
     check_log(storage_at(url, timeout_s=_DATABASE_WAIT_S), notes.ledger(), least=story.least)
     begun = [key for key, _ in cluster.past.begun]
     assert len(begun) == len(set(begun)), f"the work of an attempt was begun twice: {begun}"

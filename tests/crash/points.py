@@ -1,7 +1,8 @@
-"""Every place between two effects, numbered; at the number that was asked for, the process ends.
+"""Every place between two effects, numbered; at the one that was asked for, the process ends.
 
 A process that is killed leaves its effects and nothing else: what it told the database, the files, the cluster and the
 drivers. So a place is crossed right before each effect, and the place after the last one is the end of the process.
+Which of two threads comes first differs each time, so a place is known by its name and by how often it was crossed.
 What effects there are is found out from outside of the product: statements from the database's driver, files from the
 functions of `os` that change them, the rest from the cluster and the driver of these tests.
 """
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
@@ -28,16 +29,29 @@ _NO_EFFECTS = ("SELECT", "SHOW", "PRAGMA", "BEGIN", "SET")
 _ENDS = ("COMMIT", "ROLLBACK")
 
 
+class Place(NamedTuple):
+    """Where a process is, right before an effect."""
+
+    name: str
+    """Of the effect that would be next; empty: whichever it is."""
+    number: int
+    """Counts the places of this name that the process has come to."""
+
+
+NOWHERE = Place("nowhere", 0)
+
+
 class Points:
     """Counts the places that a process crosses, in all of its threads.
 
     Args:
-        last: The number of the place at which to end it; None: nowhere.
+        last: The place at which to end it.
         told: The file that is left with the name of that place.
     """
 
-    def __init__(self, last: int | None, told: Path) -> None:
-        self.crossed = 0
+    def __init__(self, last: Place, told: Path) -> None:
+        self.crossed: list[str] = []
+        """The names of all places so far."""
         self._last = last
         self._told = told
         self._statement = ""
@@ -46,13 +60,17 @@ class Points:
         """Whether the transaction, if there is one, would change anything."""
         self._one_at_a_time = Lock()
 
-    def cross(self, place: str) -> None:
+    def cross(self, name: str) -> None:
         """Cross the place before an effect, or end the process there, as SIGKILL would."""
         with self._one_at_a_time:
-            self.crossed += 1
-            if self.crossed == self._last:
-                self._told.write_text(place)
+            self.crossed.append(name)
+            if self._last in {Place(name, self.crossed.count(name)), Place("", len(self.crossed))}:
+                self._told.write_text(name)
                 os._exit(KILLED)
+
+    def places(self) -> list[Place]:
+        """Return all places that were crossed."""
+        return [Place(name, self.crossed[: at + 1].count(name)) for at, name in enumerate(self.crossed)]
 
     def watch(self) -> None:
         """Cross the place before each statement and change of a file, in this process from now on."""

@@ -17,40 +17,31 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import count
 from pathlib import Path
 
 from ftactors.core.errors import FtactorsError
 from tests.crash.life import check_end, empty, live
-from tests.crash.points import KILLED, Points
+from tests.crash.points import KILLED, NOWHERE, Place, Points
 from tests.crash.stories import STORIES, Story
 
 _HANGS_AFTER_S = 60
-_UNHARMED = 2
-"""A story is told until so many processes came to their end: which events are committed at once differs each time."""
-SECOND_PLACES, _SECOND_STRIDE = 23, 7
-"""The second process is killed at one of its first places, where it recovers; in turn, for 7 does not divide 23."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which runs to make.
+    """Which runs of a story to make.
 
     Args:
-        stories: Their names.
+        story: Its name.
+        kills: For each run, where its processes are killed, one after another; the last one never is.
         url: A database that is emptied for each run; None: an SQLite file in the run's folder.
-        first: The number of the place at which the first process is killed in the first run.
-        every: The distance from one run's place to the next one's.
-        second_places: At how many places the second process is killed, one in a run, for each place of the first.
     """
 
-    stories: list[str]
+    story: str
+    kills: list[list[Place]]
     url: str | None = None
-    first: int = 1
-    every: int = 1
-    second_places: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,10 +49,11 @@ class Run:
     """What came of one run."""
 
     story: str
-    kills: list[int]
-    """The numbers of the places at which its processes were to be killed, one process after another."""
+    kills: list[Place]
     killed_at: list[str | None]
-    """The places at which they were; None where a process came to its end before."""
+    """The names of the places at which processes were killed; None where one came to its end."""
+    crossed: list[Place]
+    """All places of the last process that was to be killed and was not."""
     failure: str | None = None
     """What the process that broke a promise had to say."""
 
@@ -69,33 +61,16 @@ class Run:
 def main(folder: Path) -> None:
     """Make the runs of each plan."""
     faulthandler.register(signal.SIGALRM, chain=True)  # who hangs says where, and ends
+    stories = {story.name: story for story in STORIES}
     _warm_up(folder)
     for line in sys.stdin:
         plan = Plan(**json.loads(line))
-        runs = [run for story in STORIES if story.name in plan.stories for run in _runs(story, plan, folder)]
+        kills = [[Place(*place) for place in places] for places in plan.kills]
+        runs = [_run(stories[plan.story], places, plan.url, folder) for places in kills]
         print(json.dumps([asdict(run) for run in runs]), flush=True)  # noqa: T201 - the test reads it
 
 
-def _runs(story: Story, plan: Plan, folder: Path) -> Iterator[Run]:
-    unharmed = 0
-    for kills in _kills(plan):
-        run = _run(story, kills, plan.url, folder)
-        yield run
-        unharmed += run.killed_at[0] is None
-        if run.failure is not None or unharmed == _UNHARMED:
-            return
-
-
-def _kills(plan: Plan) -> Iterator[list[int]]:
-    """Yield where to kill the processes of each run, for ever."""
-    for number in count(plan.first, plan.every):
-        if not plan.second_places:
-            yield [number]
-        for second in range(plan.second_places):
-            yield [number, 1 + (number * _SECOND_STRIDE + second) % SECOND_PLACES]
-
-
-def _run(story: Story, kills: list[int], url: str | None, parent: Path) -> Run:
+def _run(story: Story, kills: list[Place], url: str | None, parent: Path) -> Run:
     folder = parent / "run"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -103,25 +78,28 @@ def _run(story: Story, kills: list[int], url: str | None, parent: Path) -> Run:
     empty(url)
     signal.alarm(_HANGS_AFTER_S)
     killed_at: list[str | None] = []
-    for number in kills:
-        points = Points(number, folder / "killed")
-        status = _end_of_child(lambda: _live_watched(story, url, folder, points), folder / "said")  # noqa: B023
-        killed_at.append((folder / "killed").read_text() if status == KILLED else None)
+    crossed, said, killed = folder / "crossed", folder / "said", folder / "killed"
+    for place in kills:
+        points = Points(place, killed)
+        status = _end_of_child(lambda: _live_watched(story, url, folder, points), said)  # noqa: B023 - called at once
+        killed_at.append(killed.read_text() if status == KILLED else None)
         if status not in {0, KILLED}:
-            return Run(story.name, kills, killed_at, f"exit status {status}:\n{(folder / 'said').read_text()}")
+            return Run(story.name, kills, killed_at, [], f"exit status {status}:\n{said.read_text()}")
     failure = None
     try:
-        asyncio.run(live(story, url, folder, Points(None, folder / "killed")))
+        asyncio.run(live(story, url, folder, Points(NOWHERE, killed)))
         check_end(story, url, folder)
     except (AssertionError, FtactorsError):
         failure = traceback.format_exc()
     signal.alarm(0)
-    return Run(story.name, kills, killed_at, failure)
+    places = [Place(*place) for place in json.loads(crossed.read_text())] if crossed.exists() else []
+    return Run(story.name, kills, killed_at, places, failure)
 
 
 def _live_watched(story: Story, url: str, folder: Path, points: Points) -> None:
     points.watch()
     asyncio.run(live(story, url, folder, points))
+    (folder / "crossed").write_text(json.dumps(points.places()))
 
 
 def _warm_up(folder: Path) -> None:

@@ -78,7 +78,6 @@ class Story:
         meanwhile: What happens on the cluster while no scheduler is there.
         nodes: The cluster's.
         snapshot_every: After so many events a snapshot is taken; None: there are none.
-        crosses: Places that it comes to, and not every story does.
         on: The databases that it can be told on.
     """
 
@@ -90,7 +89,6 @@ class Story:
     meanwhile: Callable[[OutlivingCluster], None] = OutlivingCluster.go_on_alone
     nodes: tuple[Node, ...] = (NODE,)
     snapshot_every: int | None = None
-    crosses: tuple[str, ...] = ()
     on: tuple[str, ...] = ("sqlite", "postgresql")
 
     @property
@@ -272,32 +270,29 @@ STORIES = (
         least=9,
         script=_waits_in_preparation,
         rules={"max_concurrent_preparations": 1},
-        crosses=("Stop",),
     ),
-    Story(a_preparing_job_is_cancelled, least=6, script=_waits_in_preparation, crosses=("Stop",)),
-    Story(a_training_job_is_cancelled, least=9, script=training(BEGINS, Turn.WAIT), crosses=("Stop",)),
+    Story(a_preparing_job_is_cancelled, least=6, script=_waits_in_preparation),
+    Story(a_training_job_is_cancelled, least=9, script=training(BEGINS, Turn.WAIT)),
     Story(
         a_trainer_that_does_not_stop_is_killed,
         least=9,
         script=training(BEGINS, Turn.WAIT, heeds_stop=False),
         rules={"cancel_grace_seconds": 0.02, "kill_margin_seconds": 0.02},
-        crosses=("Stop", "Kill"),
     ),
     Story(a_cancel_races_the_published_model, least=10, script=training(PUBLISHING, PUBLISHES, heeds_stop=False)),
-    Story(a_trainer_dies_and_its_job_resumes, least=15, script=training(BEGINS, SAVES, Turn.DIE)),
+    Story(a_trainer_dies_and_its_job_resumes, least=11, script=training(BEGINS, SAVES, Turn.DIE)),
     Story(a_job_fails_for_good, least=10, script=training(BEGINS, DIVERGES)),
     Story(a_job_is_retried_until_it_failed_often_enough, least=11, script=training(BREAKS, attempts=(2, 3))),
-    Story(a_job_is_paused_and_resumed, least=14, script=training(BEGINS, Turn.WAIT), crosses=("Stop",)),
-    Story(the_service_is_stopped_and_started_again, least=14, script=training(BEGINS, Turn.WAIT), crosses=("Stop",)),
-    Story(the_service_is_stopped_and_rests, least=7, script=_waits_in_preparation, crosses=("Stop",)),
+    Story(a_job_is_paused_and_resumed, least=14, script=training(BEGINS, Turn.WAIT)),
+    Story(the_service_is_stopped_and_started_again, least=14, script=training(BEGINS, Turn.WAIT)),
+    Story(the_service_is_stopped_and_rests, least=7, script=_waits_in_preparation),
     Story(a_model_is_imported_tuned_and_deleted, least=10),
     Story(a_submit_is_made_again_and_again, least=8),
     Story(
         a_node_is_lost_while_a_job_trains_on_it,
-        least=11,
+        least=9,
         script=training(BEGINS, Turn.WAIT),
         nodes=(NODE, Node(node_id="node-b", gpus=1, cpus=8, free_gpu_thousandths=1000, free_cpus=8)),
-        crosses=("node-a dies",),
     ),
     Story(the_cluster_goes_with_the_scheduler, least=14, script=in_full, meanwhile=OutlivingCluster.begin_anew),
     Story(prepared_data_is_lost, least=14, script=training(LOSES_DATA)),
@@ -307,12 +302,11 @@ STORIES = (
         comes_up=lambda key: key.attempt != 1,
         rules={"start_timeout_seconds": 0.05},
     ),
-    Story(snapshots_are_taken_of_two_jobs, least=15, snapshot_every=4, crosses=("os.replace",)),
+    Story(snapshots_are_taken_of_two_jobs, least=15, snapshot_every=4),
     Story(
         the_disk_is_full_for_a_while,
         least=15,
         script=_waits_in_the_first_job,
-        crosses=("Stop", "os.unlink"),  # the reserve is given back
         on=("sqlite",),
     ),
 )

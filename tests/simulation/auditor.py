@@ -32,6 +32,7 @@ class Auditor:
             match row.type:
                 case "attempt_placed":
                     self._placed.add(attempt)
+                    self._need_none_at_work(ProcessKey(str(row.job_id), row.attempt or 0, 0), "is placed")
                 case "attempt_started":
                     self._claims[attempt] = json.loads(row.payload)["incarnation"]
                 case "cancel_requested" | "job_cancelled":
@@ -57,12 +58,7 @@ class Auditor:
 
     def begun(self, key: ProcessKey) -> None:
         """Judge that a trainer begins its work."""
-        others = [
-            other
-            for other, trainer in self._cluster.trainers.items()
-            if other.job_id == key.job_id and other != key and trainer.process.begun and trainer.process.state == "up"
-        ]
-        self._need(not others, f"{key} begins while {others} work on the same job")
+        self._need_none_at_work(key, "begins")
 
     def acknowledged(self, key: ProcessKey, number: int) -> None:
         """Judge that a trainer is told that it may forget its reports up to a number."""
@@ -70,6 +66,14 @@ class Auditor:
         nothing_follows = key.job_id in self._cancelled or attempt in self._failed
         fine = nothing_follows or number <= self._reports.get(attempt, 0)
         self._need(fine, f"{key} may forget its reports up to {number}; on the disk is {self._reports.get(attempt, 0)}")
+
+    def _need_none_at_work(self, key: ProcessKey, what: str) -> None:
+        others = [
+            other
+            for other, trainer in self._cluster.trainers.items()
+            if other.job_id == key.job_id and other != key and trainer.process.begun and trainer.process.state == "up"
+        ]
+        self._need(not others, f"{key} {what} while {others} work on the same job")
 
     def _need(self, holds: bool, claim: str) -> None:  # noqa: FBT001 - reads as `assert` does
         if not holds:

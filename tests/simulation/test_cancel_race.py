@@ -17,8 +17,9 @@ from ftactors.core.service_config import ServiceConfig
 from ftactors.log.memory import MemoryStorage
 from tests.core.histories import JOB, submitted
 from tests.invariants import Ledger, check_live, check_log
+from tests.simulation.process import Call
 from tests.simulation.script import published_word
-from tests.simulation.world import Call, World
+from tests.simulation.world import World
 
 RACES = 1_000
 TRAINER = ProcessKey(JOB, 2, 0)

@@ -5,8 +5,8 @@ event loop whose time is virtual, against the small model of what users may rely
 rest I1 to I7 hold; at the end all faults are lifted, and every job comes to its end.
 
     pytest tests/simulation                              # as in CI
-    FTACTORS_LONG=1 pytest tests/simulation              # hours of interleavings: the profile "long"
-    pytest tests/simulation --hypothesis-seed=1234       # other interleavings
+    FTACTORS_LONG=1 pytest tests/simulation              # 20,000 others, for about half an hour
+    FTACTORS_LONG=1 pytest tests/simulation --hypothesis-seed=1234
 
 A failure is shrunk and printed with the blob that reproduces it (`@reproduce_failure`).
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
@@ -31,8 +32,9 @@ from ftactors.log.memory import MemoryStorage
 from tests.core.histories import submitted
 from tests.invariants import check_live, check_log
 from tests.simulation.model import UserModel
+from tests.simulation.process import Call, Life
 from tests.simulation.script import failing_word, missing_word, published_word, stopping_words, words_of
-from tests.simulation.world import Call, Life, World
+from tests.simulation.world import World
 
 LONG = os.environ.get("FTACTORS_LONG") == "1"
 SETTINGS = settings(
@@ -51,8 +53,8 @@ _MANY_LIVES = 6
 SEEN: Counter[str] = Counter()
 """What all examples together have reached."""
 
-_ANY = 7
-picks = st.integers(0, _ANY)
+_ANY = 5
+picks = st.integers(0, 7)
 turns = st.sampled_from([None, None, None, None, 0, 1, 2, 3, 5, 8])
 """How many steps the processes make after a rule; None: until nothing is left to do."""
 
@@ -71,11 +73,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.jobs: list[JobSubmitted] = []
         self.requests: list[tuple[str, str]] = []
 
-    @initialize()
-    def the_service_starts(self) -> None:
+    @initialize(jobs=st.integers(0, 2), rounds=st.integers(0, 12))
+    def the_service_starts(self, jobs: int, rounds: int) -> None:
         self.world.begin()
         self.world.call("start", RULES, "someone", by_owner=True)
         self.rest()
+        for number in range(jobs):
+            self.a_driver_submits(share=1.0, priority=number, keyed=True, then=None)
+        if jobs:
+            self.all_goes_well_for_a_while(rounds=rounds, count=2)
 
     # ------------------------------------------------------------------------------------------------------- drivers
     @rule(share=st.sampled_from([0.5, 1.0]), priority=st.integers(0, 1), keyed=st.booleans(), then=turns)
@@ -354,7 +360,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             world.pass_time(30.0)
         self.rest()
         assert not scheduler.state.jobs, f"without any fault, these did not come to an end: {scheduler.state.jobs}"
-        assert not world.cluster.trainers, f"all jobs have ended, and these live: {world.cluster.trainers}"
+        alive = [key for key, trainer in world.cluster.trainers.items() if trainer.process.state != "dead"]
+        assert not alive, f"all jobs have ended, and these trainers live: {alive}"
         accepted = {asked.answered for asked in self.model.asked.values()} - {None}
         state = check_log(MemoryStorage(world.disk), self.model.ledger, least=2 + 2 * len(accepted))
         assert {*state.finished} >= accepted
@@ -368,7 +375,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def some_job(self, number: int) -> str:
         """Return a job, mostly one that nobody has seen end."""
-        going = [job for job in self.jobs if number != _ANY and self.model.asked[job.job_id].end is None]
+        going = [job for job in self.jobs if number < _ANY and self.model.asked[job.job_id].end is None]
         return self.pick(going or self.jobs, number).job_id
 
     def submit(self, job: JobSubmitted) -> None:
@@ -396,7 +403,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.world.settle()
         self.collect()
         life = self.world.life
-        if not life.serves or life.scheduler is None:
+        if life.scheduler is None or life is not self.world.owner():  # one that waited for room may have taken the log
             return
         check_live(life.scheduler)
         self.note(life.scheduler.state.jobs.values())
@@ -458,6 +465,7 @@ REACHED = {
 """What the examples together must have reached, or their pass means little (I7)."""
 
 
+@pytest.mark.timeout(36_000 if LONG else 1_200)  # to shrink a failure takes minutes
 def test_whatever_happens_no_job_is_lost_none_runs_twice_and_all_come_to_their_end():
     SEEN.clear()
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Self
 
 from ftactors.core.errors import FtactorsError, LogError, LogRefusedError
 from ftactors.core.events import LogOpened
 from ftactors.core.seen import Node, ProcessKey, Seen
 from ftactors.core.wanted import Begin, Command, Kill, Start
-from ftactors.core.work import LAST_WORDS, AnyWord, Report
+from ftactors.core.work import LAST_WORDS, AnyWord
 from ftactors.log.beside import Owner
 from ftactors.log.errors import LogTakenError, OutcomeUnknownError
 from ftactors.log.memory import MemoryDisk, MemoryStorage
@@ -25,6 +24,7 @@ from ftactors.runtime.memory_cluster import MemoryCluster, Trainer
 from ftactors.runtime.scheduler import Scheduler
 from tests.simulation.auditor import Auditor
 from tests.simulation.loop import VirtualLoop
+from tests.simulation.process import Call, Complaints, Life, View
 from tests.simulation.script import stopping_words, words_of
 
 NODES = (
@@ -33,109 +33,10 @@ NODES = (
 )
 RESERVE = 30
 """Rows that a full disk gives back."""
-_LOG = logging.getLogger("ftactors.runtime.scheduler")
 _NOON = 1_800_000_000.0
 _RESTART_S = 1.0
 _MOST_TURNS = 3_000
 """More than that without a moment of rest is a scheduler that runs in circles."""
-
-
-@dataclass(eq=False)
-class Call:
-    """A driver's call: made, and answered one day or never."""
-
-    method: str
-    args: tuple[Any, ...]
-    options: dict[str, Any]
-    life: Life
-    answer: Any = None
-    error: FtactorsError | None = None
-    done: bool = False
-
-
-@dataclass(eq=False)
-class Life:
-    """A process of a scheduler, from its start to its crash."""
-
-    number: int
-    owner: Owner
-    tried: asyncio.Event = field(default_factory=asyncio.Event)
-    scheduler: Scheduler | None = None
-    desk: Desk | None = None
-    refusal: FtactorsError | None = None
-    dead: bool = False
-
-    @property
-    def serves(self) -> bool:
-        """Whether it has the log, and does not refuse."""
-        return not self.dead and self.scheduler is not None and self.scheduler.log.refusal is None
-
-
-class Complaints(logging.Handler):
-    """Keeps the errors that the scheduler logged, but for a log that refuses."""
-
-    def __init__(self, kept: list[str]) -> None:
-        super().__init__(logging.ERROR)
-        self._kept = kept
-        _LOG.addHandler(self)
-        _LOG.propagate = False
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep an error, unless the log refused."""
-        error = record.exc_info[1] if record.exc_info else None
-        if not isinstance(error, LogRefusedError):
-            self._kept.append(f"{record.getMessage()}: {error!r}")
-
-    def end(self) -> None:
-        """Leave the log as it was."""
-        _LOG.removeHandler(self)
-        _LOG.propagate = True
-
-
-class View:
-    """The cluster as one scheduler's process sees it; orders may be late, and are lost with the process."""
-
-    def __init__(self, world: World, life: Life) -> None:
-        self._world, self._life = world, life
-        self._absent_before: frozenset[ProcessKey] = frozenset()
-        self.wake = lambda: None
-
-    def on_change(self, wake: Any) -> None:
-        """Keep whom to wake."""
-        self.wake = wake
-
-    async def look(self, *, as_of_seq: int, expected: Collection[ProcessKey]) -> Seen:
-        """Look, which takes a moment, in which the cluster changes or the scheduler records more."""
-        await asyncio.sleep(0)
-        cluster = self._world.cluster
-        cluster._absent_before = self._absent_before
-        seen = await cluster.look(as_of_seq=as_of_seq, expected=expected)
-        self._absent_before = cluster._absent_before
-        seen = self._world.as_it_is(seen)
-        await asyncio.sleep(0)
-        return seen
-
-    def execute(self, command: Command) -> None:
-        """Send an order on its way."""
-        self._world.auditor.order(command)
-        self._world.check_command(self._life, command)
-        if self._world.orders_are_late:
-            self._world.orders.append((self._life, command))
-        else:
-            self._world.carry_out(command)
-
-    async def reports(self, key: ProcessKey, incarnation: str, *, after: int) -> list[Report]:
-        """Return what a trainer has said."""
-        self._world.auditor.acknowledged(key, after)
-        return await self._world.cluster.reports(key, incarnation, after=after)
-
-    async def acknowledge(self, key: ProcessKey, incarnation: str, number: int) -> None:
-        """Tell a trainer that its last reports are in the log."""
-        self._world.auditor.acknowledged(key, number)
-        await self._world.cluster.acknowledge(key, incarnation, number)
-
-    async def close(self) -> None:
-        """Trainers stay."""
 
 
 class World:
@@ -250,7 +151,8 @@ class World:
     def settle(self) -> None:
         """Let everything happen that can happen at this moment."""
         for _ in range(_MOST_TURNS):
-            self.deliver()
+            if not self.orders_are_late:
+                self.deliver()
             if self.loop.turn():
                 continue
             if not self.loop.writes:
