@@ -270,8 +270,7 @@ class State:
                     namespace=event.namespace,
                 )
             case ServiceStarted():
-                known = {name: value for name, value in event.config.items() if name in ServiceConfig.model_fields}
-                config = ServiceConfig.model_validate(known)
+                config = _rules_of(event)
                 self.service = replace(service, config=config, stop=None)
             case ServiceStopRequested():
                 self.service = replace(service, stop=StopRequest(recorded.at, event.grace_s))
@@ -298,6 +297,19 @@ class State:
         model = self.models.get(event.model_id)
         if model is None or model.registered_seq != event.registered_seq:
             raise IllegalEventError(f"model {event.model_id!r} of event {event.registered_seq} is not registered")
+
+
+def _rules_of(started: ServiceStarted) -> ServiceConfig:
+    """Return the rules that an event holds; what this version has no field for is left out.
+
+    Raises:
+        IllegalEventError: a field has a value that this version does not accept.
+    """
+    known = {name: value for name, value in started.config.items() if name in ServiceConfig.model_fields}
+    try:
+        return ServiceConfig.model_validate(known)
+    except ValueError as error:
+        raise IllegalEventError(f"the service's stored configuration is not one of this version: {error}") from error
 
 
 def _finished(job: Job) -> Finished:

@@ -11,10 +11,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from ftactors import __version__
 from ftactors.core.errors import LogError, LogFullError, LogRefusedError
 from ftactors.core.events import Recorded
 from ftactors.log.brief import in_brief
-from ftactors.log.errors import LogDamagedError, OutcomeUnknownError
+from ftactors.log.errors import LogDamagedError, LogTooNewError, OutcomeUnknownError
 from ftactors.log.protocol import Storage
 from ftactors.log.reader import Reader
 from ftactors.log.rows import START, Head, Mark, Row, row_of
@@ -52,6 +53,7 @@ class EventLog:
         self._on_fatal = on_fatal
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ftactors-log")
         self._refusal: LogRefusedError | None = LogRefusedError("the log is not open, or not yet replayed to its end")
+        self._closed = False
         self._opened = Head(START, 0)
         self._queue: list[Row] = []
         self._appended = START
@@ -115,6 +117,14 @@ class EventLog:
         reader = Reader()
         reads = in_brief(self._rows_after(after))
         yield from self._until_refused((reader.recorded(read.row), read.passed) for read in reads)
+
+    def too_new(self, seq: int, why: Exception) -> LogTooNewError:
+        """Refuse all appends, for by this version's rules an event of the log could not be; return the refusal."""
+        self._refusal = LogTooNewError(
+            f"event {seq} is not legal by the rules of ftactors {__version__}, so a version with others wrote it; "
+            f"use that ({why})"
+        )
+        return self._refusal
 
     def has(self, mark: Mark) -> bool:
         """Return whether the log has this very place. May block; to be asked before the replay."""
@@ -207,11 +217,14 @@ class EventLog:
             await asyncio.sleep(_LEISURE * (time.perf_counter() - began))
 
     async def close(self) -> None:
-        """Bring what was appended to the disk, and give the log back."""
+        """Bring what was appended to the disk, and give the log back. To be called as often as one likes."""
+        if self._closed:
+            return
+        self._closed = True
         self._refusal = self._refusal or LogRefusedError("the log is closed")
         while self._draining is not None:
             await asyncio.wait([self._draining])
-        await self._in_writer(self._storage.close)
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._storage.close)
         self._writer.shutdown()
 
     def _rows_after(self, after: Mark) -> Iterator[Row]:
@@ -234,13 +247,17 @@ class EventLog:
         self._refusal = None
 
     async def _in_writer(self, work: Callable[[], T]) -> T:
+        if self._closed:
+            raise LogRefusedError("the log is closed")
         return await asyncio.get_running_loop().run_in_executor(self._writer, work)
 
     def _checked_page(self, after: Mark, until: Mark) -> Mark:
         """Return the last place of the page of rows after `after`, all of which are as they were written."""
         rows = list(self._storage.read(after=after.seq, limit=min(_PAGE, until.seq - after.seq)))
         end = rows[-1].mark if rows and rows[-1].seq < until.seq else until
-        for _ in verified(rows, replace(self._opened, end=end, witness=None), after):
+        witness = self._opened.witness
+        known = witness if witness is not None and witness.seq <= end.seq else None
+        for _ in verified(rows, replace(self._opened, end=end, witness=known), after):
             pass
         return end
 

@@ -52,8 +52,8 @@ class SnapshotFile:
                 return Mark(header.seq, bytes.fromhex(header.hash)), document
         return None
 
-    def save(self, mark: Mark, document: bytes) -> None:
-        """Put a document in the place of the one before. Where that fails, the one before stays.
+    def save(self, mark: Mark, document: bytes) -> bool:
+        """Put a document in the place of the one before; return False where that failed, and the one before stays.
 
         The event at `mark` is durable before this is called, so the snapshot never knows more than the log.
         """
@@ -66,23 +66,20 @@ class SnapshotFile:
                 file.flush()
                 os.fsync(file.fileno())
             staged.replace(self._path)
-            return
-        self.discard(staged)
-
-    @staticmethod
-    def discard(path: Path) -> None:
-        """Remove what was written of a snapshot that could not be."""
+            return True
         with suppress(OSError):
-            path.unlink()
+            staged.unlink()
+        return False
 
 
 @cache
 def _code() -> str:
-    """Return a digest of all that decides what a state is: the version, and the sources of the core."""
+    """Return a digest of all that decides what a state is: the version, and the sources of the core and the log."""
     digest = blake2b(ftactors.__version__.encode(), digest_size=16)
-    for source in sorted(files("ftactors.core").iterdir(), key=lambda source: source.name):
-        if source.name.endswith(".py"):
-            digest.update(source.read_bytes())
+    for package in ("ftactors.core", "ftactors.log"):
+        for source in sorted(files(package).iterdir(), key=lambda source: source.name):
+            if source.name.endswith(".py"):
+                digest.update(source.read_bytes())
     return digest.hexdigest()
 
 

@@ -129,7 +129,7 @@ class RayCluster:
 
     async def close(self) -> None:
         """Stop what goes on in the background; processes stay."""
-        tasks = [*self._running.values(), *self._asked.values()]
+        tasks = [*self._running.values(), *self._asked.values(), *self._acknowledged.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

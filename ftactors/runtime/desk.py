@@ -15,12 +15,12 @@ from typing import Literal
 
 import ftactors
 from ftactors.core import requests
-from ftactors.core.errors import JobNotFoundError, ServiceUnavailableError
+from ftactors.core.errors import JobNotFoundError, LogFullError, ServiceUnavailableError
 from ftactors.core.events import AnyEvent, JobSubmitted, ModelImported, Recorded
 from ftactors.core.job import Job
 from ftactors.core.models import Model
 from ftactors.core.service_config import ServiceConfig
-from ftactors.core.status import FineTuningJobStatusInfo, JobStatus, Waiting, describe
+from ftactors.core.status import TERMINAL_STATUSES, FineTuningJobStatusInfo, JobStatus, Waiting, describe, status_of
 from ftactors.runtime.scheduler import Scheduler
 
 _LONGEST_WATCH_S = 20.0
@@ -128,28 +128,36 @@ class Desk:
         job_id, fact = requests.submit(self._scheduler.state, submitted)
         if fact is not None:
             self._scheduler.record(fact)
-        return await self._known_status(job_id)
+        accepted = self._known(job_id, self._scheduler.waiting())
+        await self._scheduler.log.durable(self._scheduler.state.last_seq(job_id))
+        return accepted
 
     async def status(self, job_id: str) -> FineTuningJobStatusInfo | None:
         """Return a job's status; None where there is no such job."""
-        document = self._document(job_id)
-        await self._durable_for(job_id)
-        return document
+        while True:
+            document = self._document(job_id)
+            if await self._stays(self._scheduler.state.last_seq(job_id)):
+                return document
 
     async def jobs(
         self, status: JobStatus | None, limit: int, offset: int, after: str | None
     ) -> list[FineTuningJobStatusInfo]:
         """Return a page of jobs, newest first."""
+        while True:
+            page, seq = self._page(status, limit, offset, after)
+            if await self._stays(seq):
+                return page
+
+    def _page(
+        self, status: JobStatus | None, limit: int, offset: int, after: str | None
+    ) -> tuple[list[FineTuningJobStatusInfo], int]:
+        """Return a page of jobs, and the newest event that it rests on."""
         state, waiting = self._scheduler.state, self._scheduler.waiting()
-        documents = (
-            self._described(state.jobs[job_id], waiting) if job_id in state.jobs else state.finished[job_id].document()
-            for job_id in state.newest_first(status, before=after)
-        )
-        matching = (document for document in documents if status is None or document.status == status)
-        page = [*islice(matching, offset, offset + limit)]
-        if page:
-            await self._scheduler.log.durable(max(state.last_seq(document.job_id) for document in page))
-        return page
+        ids = state.newest_first(status, before=after)
+        if status is not None and status not in TERMINAL_STATUSES:
+            ids = (job_id for job_id in ids if status_of(state.jobs[job_id]) is status)
+        page = [self._known(job_id, waiting) for job_id in islice(ids, offset, offset + limit)]
+        return page, max((state.last_seq(document.job_id) for document in page), default=0)
 
     async def cancel(self, job_id: str, request_id: str, by: str) -> bool:
         """Return whether the job is, or will be, cancelled by this request."""
@@ -158,7 +166,6 @@ class Desk:
             state, job_id, request_id=request_id, by=by, grace_s=state.rules.cancel_grace_seconds
         )
         await self._record(fact)
-        await self._durable_for(job_id)
         return accepted
 
     async def pause(self, job_id: str, request_id: str, by: str) -> FineTuningJobStatusInfo:
@@ -215,19 +222,26 @@ class Desk:
         await self._record(requests.delete_model(self._scheduler.state, model_id, registered_seq, by=by))
 
     async def _record(self, fact: AnyEvent | None) -> None:
-        if fact is not None:
-            await self._scheduler.log.durable(self._scheduler.record(fact))
+        """Record a fact and wait until it is durable; where there is none, because all is so already, until that is."""
+        seq = self._scheduler.state.seq if fact is None else self._scheduler.record(fact)
+        await self._scheduler.log.durable(seq)
 
-    async def _durable_for(self, job_id: str) -> None:
-        seq = self._scheduler.state.last_seq(job_id)
-        if seq:
+    async def _stays(self, seq: int) -> bool:
+        """Wait for an event; return whether it is durable, or was undone, so that other things are true now."""
+        try:
             await self._scheduler.log.durable(seq)
+        except LogFullError:
+            return False
+        return True
 
     def _document(self, job_id: str) -> FineTuningJobStatusInfo | None:
-        job = self._scheduler.state.jobs.get(job_id)
-        if job is None:
-            return self._scheduler.state.describe(job_id)
-        return self._described(job, self._scheduler.waiting())
+        if not self._scheduler.state.last_seq(job_id):
+            return None
+        return self._known(job_id, self._scheduler.waiting())
+
+    def _known(self, job_id: str, waiting: Mapping[str, Waiting]) -> FineTuningJobStatusInfo:
+        ended = self._scheduler.state.finished.get(job_id)
+        return ended.document() if ended else self._described(self._scheduler.state.jobs[job_id], waiting)
 
     def _described(self, job: Job, waiting: Mapping[str, Waiting]) -> FineTuningJobStatusInfo:
         refusal = self._scheduler.log.refusal
@@ -236,8 +250,7 @@ class Desk:
         return describe(job).model_copy(update={"wait_reason": f"nothing goes on, for the log is refused: {refusal}"})
 
     async def _known_status(self, job_id: str) -> FineTuningJobStatusInfo:
-        document = self._document(job_id)
+        document = await self.status(job_id)
         if document is None:
             raise JobNotFoundError(f"there is no job {job_id!r}")
-        await self._durable_for(job_id)
         return document

@@ -20,6 +20,7 @@ from ftactors.core.state import State, Undo
 from ftactors.core.status import Waiting
 from ftactors.core.wanted import wanted
 from ftactors.core.work import URGENT_WORDS, Failed, Report
+from ftactors.log.errors import LogDamagedError
 from ftactors.log.log import EventLog
 from ftactors.log.protocol import Storage
 from ftactors.log.rows import START, Mark
@@ -130,6 +131,8 @@ class Scheduler:
                 await self._turn()
         finally:
             checking.cancel()
+            for pull in self._pulls.values():  # who is not asked any more checkpoints and exits in time
+                pull.cancel()
 
     async def _turn(self) -> None:
         """Step, and rest until there is a reason to step again."""
@@ -192,12 +195,15 @@ class Scheduler:
             mark, self.state = found
             try:
                 self._fold(mark)
-            except IllegalEventError:
+            except (IllegalEventError, StaleReportError):
                 _LOG.exception("the snapshot does not go with the log; all is replayed")
             else:
                 return
         self.state = State()
-        self._fold(START)
+        try:
+            self._fold(START)
+        except (IllegalEventError, StaleReportError) as error:
+            raise self.log.too_new(self.state.seq + 1, error) from error
 
     def _fold(self, after: Mark) -> None:
         gc.disable()  # nothing of what is folded is garbage, and to look through it again and again takes a tenth
@@ -216,9 +222,11 @@ class Scheduler:
             return
         try:
             await self.log.check(self._snapshots.mark)
-        except LogRefusedError:
+        except LogDamagedError:
             _LOG.exception("the log was found damaged")
             self.wake()
+        except LogRefusedError:
+            _LOG.exception("the log could not be checked to its end")
 
     def _undo_from(self, seq: int) -> None:
         while self._undos and self._undos[-1][0] >= seq:
@@ -253,10 +261,10 @@ class Scheduler:
 
     async def _pull(self, key: ProcessKey, incarnation: str) -> None:
         """Take the reports of an attempt until it has ended or its process is gone."""
-        dropped = 0  # the last report that was dropped, for the job was being cancelled
+        handled = 0  # reports up to this one are facts, or were dropped, for the job was being cancelled
         while (attempt := self._attempt_of(key)) is not None:
             try:
-                reports = await self.cluster.reports(key, incarnation, after=max(attempt, dropped))
+                reports = await self.cluster.reports(key, incarnation, after=max(attempt, handled))
             except ProcessGoneError as error:
                 _LOG.info("%s", error)
                 self.wake()
@@ -267,14 +275,15 @@ class Scheduler:
                 await asyncio.sleep(_RETRY_S)
                 continue
             for report in reports:
-                self._take(key, report)
-                dropped = max(dropped, report.number)
+                if not self._take(key, report):  # what the log will never have must not be acknowledged
+                    break
+                handled = max(handled, report.number)
             try:
                 await self.log.durable(self.state.seq)
             except LogFullError:  # undone: the trainer still has them
-                dropped = 0
+                handled = 0
                 await asyncio.sleep(_RETRY_S)
-        await self.cluster.acknowledge(key, incarnation, dropped)
+        await self.cluster.acknowledge(key, incarnation, handled)
 
     def _attempt_of(self, key: ProcessKey) -> int | None:
         """Return the last report recorded of an attempt; None where the job does not hold it."""
@@ -283,22 +292,21 @@ class Scheduler:
             return None
         return job.attempt.report
 
-    def _take(self, key: ProcessKey, report: Report) -> None:
-        """Record what a report tells."""
+    def _take(self, key: ProcessKey, report: Report) -> bool:
+        """Record what a report tells; return False where it tells nothing any more, for its attempt has ended."""
         job = self.state.jobs.get(key.job_id)
-        if (
-            job is None
-            or job.attempt is None
-            or job.attempt.number != key.attempt
-            or report.number <= job.attempt.report
-        ):
-            return
+        if job is None or job.attempt is None or job.attempt.number != key.attempt:
+            return False
+        if report.number <= job.attempt.report:
+            return True
         rules, now = self.state.rules, self.now()
         fact = fact_of(job, report, stopping=self.state.service.stop is not None, rules=rules, now=now)
         if fact is None:
-            return
+            return True
         try:
-            self.record(fact, needed=True)
+            self.record(fact, needed=True)  # it may be what a vital one in the same batch waits for
         except (IllegalEventError, StaleReportError) as error:
             word = Failed(error_type="protocol", message=f"its trainer said what cannot be true now: {error}")
             self.record(failed(job, word, cause="protocol", counts=True, report=None, rules=rules, now=now))
+            return False
+        return True

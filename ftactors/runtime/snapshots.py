@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from pydantic import ValidationError
-
-from ftactors.core.errors import LogError
-from ftactors.core.snapshot import Taken, taken, thawed, written
+from ftactors.core.errors import LogError, LogRefusedError
+from ftactors.core.snapshot import taken, thawed, written
 from ftactors.core.state import State
 from ftactors.log.log import EventLog
 from ftactors.log.rows import START, Mark
@@ -47,21 +45,32 @@ class Snapshots:
         if loaded is None:
             return None
         mark, document = loaded
-        if not self._log.has(mark):
+        if not self._is_of_this_log(mark):
             _LOG.warning("the snapshot at event %d is not of this log; all is replayed", mark.seq)
             return None
         try:
             state = thawed(document)
-        except (ValueError, ValidationError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             _LOG.exception("the snapshot at event %d cannot be read; all is replayed", mark.seq)
             return None
         self._mark = mark
         return mark, state
 
+    def _is_of_this_log(self, mark: Mark) -> bool:
+        try:
+            return self._log.has(mark)
+        except LogRefusedError:  # a replay from zero finds out what can be read
+            return False
+
     def take_if_due(self, state: State) -> None:
-        """Begin to write a snapshot where enough has happened since the last one; to be called on the event loop."""
-        if self._writing is None and state.seq - self._mark.seq >= max(_LEAST_EVENTS, state.seq // _SHARE):
-            self._writing = asyncio.get_running_loop().create_task(self._write(taken(state), self._log.mark))
+        """Begin to write a snapshot where enough has happened since the last one; to be called on the event loop.
+
+        While the disk is full, none is: what room is left is for events.
+        """
+        if self._writing is not None or self._log.tight:
+            return
+        if state.seq - self._mark.seq >= max(_LEAST_EVENTS, state.seq // _SHARE):
+            self._writing = asyncio.get_running_loop().create_task(self._begin(state))
             self._writing.add_done_callback(self._wrote)
 
     async def close(self, state: State) -> None:
@@ -69,15 +78,16 @@ class Snapshots:
         if self._writing is not None:
             await asyncio.wait([self._writing])
         if self._log.refusal is None and state.seq - self._mark.seq >= _LEAST_EVENTS:
-            await self._write(taken(state), self._log.mark)
+            await self._begin(state)
 
-    async def _write(self, state: Taken, mark: Mark) -> None:
+    async def _begin(self, state: State) -> None:
+        now, mark = taken(state), self._log.mark
         try:
             await self._log.durable(mark.seq)
         except LogError:  # undone, and so is the state
             return
-        await asyncio.to_thread(lambda: self._file.save(mark, written(state)))
-        self._mark = mark
+        if await asyncio.to_thread(lambda: self._file.save(mark, written(now))):
+            self._mark = mark
 
     def _wrote(self, writing: asyncio.Task[None]) -> None:
         self._writing = None
