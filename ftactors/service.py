@@ -6,11 +6,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 from ftactors.core.config import FineTuningJobConfig
-from ftactors.core.errors import JobNotFoundError, LogRefusedError, ServiceNotStartedError
+from ftactors.core.errors import JobNotFoundError, LogRefusedError, ModelNotFoundError, ServiceNotStartedError
 from ftactors.core.events import Recorded
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.status import FineTuningJobStatusInfo, JobStatus
@@ -20,7 +20,7 @@ from ftactors.preview import JobPreview, preview
 from ftactors.runtime.client import SchedulerClient, connect_to_ray, disconnect_from_ray
 from ftactors.runtime.desk import ClusterFacts, Hello
 from ftactors.runtime.whoami import whoami
-from ftactors.submission import Factories, Submission, plan_submission
+from ftactors.submission import Factories, Submission, digest_of, plan_submission
 
 _LOG = logging.getLogger(__name__)
 _STOP_MARGIN_S = 30.0
@@ -147,7 +147,13 @@ class LLMFineTuningService:
             IdempotencyConflictError: the key was used for another configuration.
         """
         client = self._started()
-        submission = await self._plan(config)
+        try:
+            submission = await self._plan(config)
+        except ModelNotFoundError:  # the job may have been accepted before its base model was deleted
+            known = idempotency_key and await client.ask("job_of_key", idempotency_key, await digest_of(config))
+            if not known:
+                raise
+            return cast("FineTuningJobStatusInfo", known)
         submitted = submission.event(f"ftjob-{uuid4().hex[:12]}", idempotency_key, by=whoami())
         status: FineTuningJobStatusInfo = await client.ask("submit", submitted)
         return status

@@ -94,8 +94,7 @@ async def plan_submission(
         InvalidJobConfigError: with every problem of the configuration.
         ModelNotFoundError: there is no such base model.
     """
-    draft = draft_job(await asyncio.to_thread(read_job_file, source) if isinstance(source, str | Path) else source)
-    asked = _at_home(draft.config)
+    draft, asked = await _asked(source)
     choose = partial(
         resolve,
         asked,
@@ -110,13 +109,28 @@ async def plan_submission(
     resolved = choose(facts=base.facts)
     return Submission(
         config=resolved.config,
-        config_digest=blake2b(asked.model_dump_json().encode(), digest_size=16).hexdigest(),
+        config_digest=_digest(asked),
         base=base.ref,
         trainer=_import_path("fine_tuning_technique.method", factories.trainer_of, asked.fine_tuning_technique.method),
         handler=_import_path("dataset_config.source_type", factories.handler_of, asked.dataset_config.source_type),
         warnings=tuple(resolved.warnings),
         registrar=manager.registrar(),
     )
+
+
+async def digest_of(source: FineTuningJobConfig | Mapping[str, Any] | str | Path) -> str:
+    """Return what a job's configuration is known again by, without looking at its base model."""
+    return _digest((await _asked(source))[1])
+
+
+async def _asked(source: FineTuningJobConfig | Mapping[str, Any] | str | Path) -> tuple[Draft, FineTuningJobConfig]:
+    draft = draft_job(await asyncio.to_thread(read_job_file, source) if isinstance(source, str | Path) else source)
+    return draft, _at_home(draft.config)
+
+
+def _digest(asked: FineTuningJobConfig) -> str:
+    """Return a digest of what is not as by default, so that a field that a later version adds changes none."""
+    return blake2b(asked.model_dump_json(exclude_defaults=True).encode(), digest_size=16).hexdigest()
 
 
 def _at_home(config: FineTuningJobConfig) -> FineTuningJobConfig:

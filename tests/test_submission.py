@@ -12,7 +12,7 @@ from ftactors.core.errors import InvalidJobConfigError, ModelNotFoundError
 from ftactors.core.events import ModelRef
 from ftactors.core.service_config import ServiceConfig
 from ftactors.models import BaseModelFound, LLMModelManager
-from ftactors.submission import Factories, Submission, plan_submission
+from ftactors.submission import Factories, Submission, digest_of, plan_submission
 from tests.configs import job
 from trainers import BaseTrainer
 
@@ -137,7 +137,14 @@ async def test_a_class_that_the_jobs_process_cannot_import_is_refused(make: Call
         await planned({}, Factories(Factories.trainer, lambda _: make()))
 
 
-@pytest.mark.parametrize("key", ["", "a\0b", "\ud800"])
+async def test_a_request_is_known_again_by_what_is_not_as_by_default():
+    first, same, other = [await planned(changes) for changes in ({}, {"max_attempts": 3}, {"max_attempts": 4})]
+
+    assert first.config_digest == same.config_digest != other.config_digest
+    assert first.config_digest == await digest_of(job({}))
+
+
+@pytest.mark.parametrize("key", ["", "a\0b", "\ud800", "k" * 256])
 async def test_an_idempotency_key_that_cannot_be_stored_is_refused(key: str):
     submission = await planned({})
 

@@ -81,10 +81,19 @@ def _known_job(state: State, submitted: JobSubmitted) -> str | None:
     if state.last_seq(submitted.job_id):
         return submitted.job_id
     key = submitted.idempotency_key
-    if key is None or key not in state.idempotency:
+    return None if key is None else job_of_key(state, key, submitted.config_digest)
+
+
+def job_of_key(state: State, key: str, config_digest: str) -> str | None:
+    """Return the job that an idempotency key was used for; None where it was not.
+
+    Raises:
+        IdempotencyConflictError: it was used for another configuration.
+    """
+    if key not in state.idempotency:
         return None
     job_id, digest = state.idempotency[key]
-    if digest != submitted.config_digest:
+    if digest != config_digest:
         raise IdempotencyConflictError(
             f"idempotency key {key!r} was used for job {job_id!r} with another configuration; "
             "use a new key for a new job"

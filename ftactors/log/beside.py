@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from ftactors.log.rows import Mark
 
+_OWNERS_KEPT = 50
 PRIVATE = 0o600
 """Only the service's own user reads or writes the log; configurations are in it."""
 
@@ -26,12 +28,32 @@ class Owner:
 
     id: str = ""
     """Of the scheduler, kept when its process ends and another goes on in its place; empty: of no scheduler."""
-    again: bool = False
-    """Whether it goes on where a process before it left off. Then the log must not have been taken meanwhile."""
+    cluster_id: str = ""
+    namespace: str = ""
 
-    def lost_to(self, holder_id: str) -> bool:
-        """Return whether the log, which was opened last under this id, was taken from this owner."""
-        return self.again and holder_id not in {"", self.id}
+    def has_lost(self, owners: Sequence[str]) -> bool:
+        """Return whether this owner had the log, and another has taken it since.
+
+        Args:
+            owners: The ids of those that had it, the last one last.
+        """
+        return self.id in owners and owners[-1] != self.id
+
+    def among(self, owners: Sequence[str]) -> list[str]:
+        """Return the owners with this one as the last."""
+        if not self.id:
+            return [*owners]
+        return [*(owner for owner in owners if owner != self.id), self.id][-_OWNERS_KEPT:]
+
+    def why_not(self, cluster_id: str, namespace: str) -> str | None:
+        """Return why the log cannot be taken from one of this cluster and namespace that has not given it back."""
+        if not cluster_id or cluster_id != self.cluster_id or namespace == self.namespace:
+            return None
+        return (
+            f"is that of a service in namespace {namespace!r} of this cluster, which has not been stopped, and whose "
+            f"trainers may run there; this is namespace {self.namespace!r}. Start it with namespace={namespace!r}, or "
+            f"stop it there first"
+        )
 
 
 class OwnerFile:

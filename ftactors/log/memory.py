@@ -23,7 +23,9 @@ class MemoryDisk:
     """Those of all rows that no other row may have."""
     epoch: int = 0
     owner: str = "nobody"
-    owner_id: str = ""
+    owners: list[str] = field(default_factory=list)
+    cluster_id: str = ""
+    namespace: str = ""
     room: int | None = None
     """How many more rows fit; None: any number."""
     reserve: int = 0
@@ -49,13 +51,16 @@ class MemoryStorage:
     def open(self) -> Head:
         """Take the log; see `Storage`."""
         disk = self.disk
-        if self._owner.lost_to(disk.owner_id):
+        if why_not := self._owner.why_not(disk.cluster_id, disk.namespace):
+            raise LogRefusedError(f"the log in memory {why_not}")
+        if self._owner.has_lost(disk.owners):
             raise LogTakenError(
                 f"the log in memory was taken by {disk.owner} (epoch {disk.epoch}, event {disk.end.seq}) since this "
                 f"scheduler had it; this is {this_process()}"
             )
         disk.epoch += 1
-        disk.owner, disk.owner_id = this_process(), self._owner.id
+        disk.owner, disk.owners = this_process(), self._owner.among(disk.owners)
+        disk.cluster_id, disk.namespace = self._owner.cluster_id, self._owner.namespace
         self._epoch = disk.epoch
         return Head(disk.end, self._epoch)
 
@@ -106,6 +111,8 @@ class MemoryStorage:
 
     def close(self) -> None:
         """Give the log back."""
+        if self._epoch == self.disk.epoch:
+            self.disk.cluster_id = self.disk.namespace = ""
         self._epoch = None
 
     def _fenced(self, expected: int) -> LogTakenError:

@@ -53,6 +53,7 @@ _REFUSED = (
     ("read-only", "on", "set default_transaction_read_only = off for the database or the user"),
 )
 _ERROR_FULL, _ERROR_LOCKED = "53100", "55P03"
+_ERRORS_DAMAGED = ("XX001", "XX002", "42P01", "42703")  # data or index corrupted; no such table, no such column
 
 
 def _write_statement() -> str:
@@ -129,7 +130,8 @@ class PostgresqlStorage(SqlStorage):
         return isinstance(error, psycopg.Error) and error.sqlstate == _ERROR_FULL
 
     def _unreadable(self, after: int, error: Exception) -> LogRefusedError:
-        if self._driver.closed:
+        is_damaged = isinstance(error, psycopg.Error) and error.sqlstate in _ERRORS_DAMAGED
+        if self._driver.closed or not is_damaged:
             return LogRefusedError(f"{self._name} does not answer any more: {_line(error)}")
         return super()._unreadable(after, error)
 

@@ -29,7 +29,9 @@ class _Found:
     end: Mark
     epoch: int
     owner: str
-    owner_id: str
+    owners: list[str]
+    cluster_id: str
+    namespace: str
 
 
 class SqlStorage(ABC):
@@ -118,8 +120,10 @@ class SqlStorage(ABC):
         left = limit
         while left is None or left > 0:
             size = _ROWS_AT_ONCE if left is None else min(left, _ROWS_AT_ONCE)
-            page = self._page(after, job_id, size)
+            page, unreadable = self._page(after, job_id, size)
             yield from page
+            if unreadable is not None:
+                raise unreadable
             if len(page) < size:
                 return
             after, left = page[-1].seq, None if left is None else left - size
@@ -161,8 +165,10 @@ class SqlStorage(ABC):
 
     def close(self) -> None:
         """Give the log back."""
-        connection, self._opened, self._epoch = self._opened, None, 0
+        connection, self._opened, epoch, self._epoch = self._opened, None, self._epoch, 0
         if connection is not None:
+            if epoch and self._owner.cluster_id:
+                _give_back(connection, epoch)
             with suppress(DBAPIError):  # it was lost before
                 connection.close()
             connection.engine.dispose()
@@ -190,10 +196,12 @@ class SqlStorage(ABC):
     def _take(self, connection: Connection) -> Head:
         found = _found(self._name, connection, locked=True)
         if found is None:
-            found = _Found(START, epoch=0, owner="", owner_id="")
-            new = {"epoch": 0, "seq": 0, "hash": START.hash, "owner": "", "owner_id": "", "version": ""}
-            connection.execute(insert(head).values(id=1, format=FORMAT, **new))
-        if self._owner.lost_to(found.owner_id):
+            found = _Found(START, epoch=0, owner="", owners=[], cluster_id="", namespace="")
+            empty = dict.fromkeys(("owner", "owners", "cluster_id", "namespace", "version"), "")
+            connection.execute(insert(head).values(id=1, format=FORMAT, epoch=0, seq=0, hash=START.hash, **empty))
+        if why_not := self._owner.why_not(found.cluster_id, found.namespace):
+            raise LogRefusedError(f"{self._name} {why_not}")
+        if self._owner.has_lost(found.owners):
             raise LogTakenError(
                 f"{self._name} was taken by {found.owner} (epoch {found.epoch}, event {found.end.seq}) since this "
                 f"scheduler had it; this is {this_process()}"
@@ -204,7 +212,9 @@ class SqlStorage(ABC):
                 update(head).values(
                     epoch=found.epoch + 1,
                     owner=this_process(),
-                    owner_id=self._owner.id,
+                    owners=" ".join(self._owner.among(found.owners)),
+                    cluster_id=self._owner.cluster_id,
+                    namespace=self._owner.namespace,
                     version=ftactors.__version__,
                 )
             )
@@ -213,13 +223,18 @@ class SqlStorage(ABC):
     def _witnessed(self) -> Mark | None:
         return None if self._witness is None else self._witness.read()
 
-    def _page(self, after: int, job_id: str | None, size: int) -> list[Row]:
+    def _page(self, after: int, job_id: str | None, size: int) -> tuple[list[Row], LogRefusedError | None]:
+        """Return the rows that can be read, and why there are no more of them where there should be."""
         query = self._by_seq if job_id is None else self._by_job
         values = query.construct_params({"after": after, "job_id": job_id, "size": size})
+        page: list[Row] = []
         try:
-            return list(map(Row._make, self._driver.execute(str(query), values)))
+            page.extend(map(Row._make, self._driver.execute(str(query), values)))
         except self._connection.dialect.loaded_dbapi.Error as error:
-            raise self._unreadable(after, error) from error
+            unreadable = self._unreadable(page[-1].seq if page else after, error)
+            unreadable.__cause__ = error
+            return page, unreadable
+        return page, None
 
     def _unreadable(self, after: int, error: Exception) -> LogRefusedError:
         """Return why the rows that follow `after` cannot be read."""
@@ -242,6 +257,12 @@ class SqlStorage(ABC):
         return LogFullError(f"the disk of {self._name} is full; make room and try again")
 
 
+def _give_back(connection: Connection, epoch: int) -> None:
+    """Take note that nobody has the log: who opens it next may be of another namespace."""
+    with suppress(DBAPIError), connection.begin():  # else it is taken for one that was killed
+        connection.execute(update(head).where(head.c.epoch == epoch).values(cluster_id="", namespace=""))
+
+
 def _found(name: str, connection: Connection, *, locked: bool = False) -> _Found | None:
     """Return what the head says, where there is one; locked: nobody else moves it until the transaction ends."""
     query = select(head).with_for_update() if locked else select(head)
@@ -254,6 +275,17 @@ def _found(name: str, connection: Connection, *, locked: bool = False) -> _Found
                 f"{name} has tables of format {stored_format}, and this version of ftactors ({ftactors.__version__}) "
                 f"knows formats up to {FORMAT}: use ftactors {version} or a newer one"
             )
-        case (1, int(), int(epoch), int(seq), bytes(row_hash), str(owner), str(owner_id), str()):
-            return _Found(Mark(seq, row_hash), epoch, owner, owner_id)
+        case (
+            1,
+            int(),
+            int(epoch),
+            int(seq),
+            bytes(row_hash),
+            str(owner),
+            str(owners),
+            str(cluster),
+            str(space),
+            str(),
+        ):
+            return _Found(Mark(seq, row_hash), epoch, owner, owners.split(), cluster, space)
     raise LogDamagedError(1, f"{name} has a head that was never written: {found}")

@@ -65,7 +65,9 @@ head = Table(
     Column("seq", _Count, nullable=False),
     Column("hash", _Bytes, nullable=False),
     Column("owner", Text, nullable=False),
-    Column("owner_id", Text, nullable=False),
+    Column("owners", Text, nullable=False),
+    Column("cluster_id", Text, nullable=False),
+    Column("namespace", Text, nullable=False),
     Column("version", Text, nullable=False),
 )
 

@@ -150,7 +150,7 @@ def _on_ray(config: ServiceConfig) -> tuple[Scheduler, LogOpened]:
     """Return the scheduler of the Ray cluster that this actor runs on."""
     context, url = ray.get_runtime_context(), log_url(config)
     actor_id = context.get_actor_id() or ""
-    owner = Owner(id=actor_id, again=context.was_current_actor_reconstructed)
+    owner = Owner(actor_id, cluster_id(), config.namespace)
     storage = storage_at(url, timeout_s=_LOCK_WAIT_S, owner=owner)
     snapshots = SnapshotFile(snapshot_path(url, Path(config.state_dir).expanduser().resolve()))
     opened = LogOpened(

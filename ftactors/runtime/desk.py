@@ -132,6 +132,11 @@ class Desk:
         await self._scheduler.log.durable(self._scheduler.state.last_seq(job_id))
         return accepted
 
+    async def job_of_key(self, key: str, config_digest: str) -> FineTuningJobStatusInfo | None:
+        """Return the job that an idempotency key was used for; see `core.requests.job_of_key` for what it raises."""
+        job_id = requests.job_of_key(self._scheduler.state, key, config_digest)
+        return None if job_id is None else await self._known_status(job_id)
+
     async def status(self, job_id: str) -> FineTuningJobStatusInfo | None:
         """Return a job's status; None where there is no such job."""
         while True:

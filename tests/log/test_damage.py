@@ -18,6 +18,7 @@ import pytest
 from ftactors.core.errors import LogRefusedError
 from ftactors.core.snapshot import frozen, thawed
 from ftactors.core.state import State
+from ftactors.log.errors import LogDamagedError
 from ftactors.log.reader import Reader
 from ftactors.log.rows import START, Row
 from ftactors.log.snapshots import SnapshotFile
@@ -158,3 +159,26 @@ def test_reading_back_what_was_flipped_in_a_payload_names_its_event(killed: Kill
 
     assert [recorded.seq for recorded in sound] == [*range(1, 31)]
     storage.close()
+
+
+def test_of_a_page_that_cannot_be_read_whole_the_sound_rows_are_given(tmp_path: Path):
+    path = tmp_path / "events.db"
+    storage = SqliteStorage(path)
+    rows = chain([progress("j1", step) for step in range(400)], storage.open().end, epoch=1)
+    storage.write(rows)
+    storage.close()
+    data = bytearray(path.read_bytes())
+    place = data.rindex(b'"step":390')  # a page near the end of the table
+    page = place // 4096 * 4096
+    data[page : page + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    broken = SqliteStorage(path)
+    sound: list[Row] = []
+
+    with pytest.raises(LogDamagedError) as caught:
+        sound.extend(verified(broken.read(), broken.open()))
+    broken.close()
+
+    assert len(sound) > 300
+    assert sound == rows[: len(sound)]
+    assert caught.value.seq == len(sound) + 1

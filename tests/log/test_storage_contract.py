@@ -6,6 +6,7 @@ from ftactors.core.errors import LogFullError, LogRefusedError
 from ftactors.log.beside import Owner
 from ftactors.log.errors import LogTakenError, LogViolatedError
 from ftactors.log.rows import START, Head
+from ftactors.log.sql import SqlStorage
 from ftactors.log.verify import verified
 from tests.log.examples import cancelled, chain, placed, progress, submitted
 
@@ -185,8 +186,8 @@ def test_where_there_is_no_log_looking_finds_none_and_makes_none(storage_again):
 
 
 def test_an_owner_that_goes_on_after_a_restart_has_the_log_as_before(storage_again):
-    for epoch, again in ((1, False), (2, True), (3, True)):
-        storage = storage_again(Owner("s1", again=again))
+    for epoch in (1, 2, 3):
+        storage = storage_again(Owner("s1"))
         assert storage.open().epoch == epoch
         storage.close()
 
@@ -199,31 +200,49 @@ def test_an_owner_that_comes_back_after_another_took_the_log_is_refused_and_chan
 
     for _ in range(2):
         with pytest.raises(LogTakenError, match=r"was taken by pid \d+ on host .* \(epoch 2, event 0\) since"):
-            storage_again(Owner("s1", again=True)).open()
+            storage_again(Owner("s1")).open()
 
-    storage = storage_again(Owner("s2", again=True))
+    storage = storage_again(Owner("s2"))
     assert storage.open().epoch == 3
     storage.close()
 
 
 @pytest.mark.parametrize("before", [[], [Owner()], [Owner("s2"), Owner()]], ids=["nobody", "no scheduler", "both"])
-def test_an_owner_that_comes_back_takes_a_log_that_no_other_scheduler_had_last(storage_again, before):
+def test_an_owner_that_never_had_the_log_takes_it_though_it_was_started_again(storage_again, before):
     for owner in before:
         storage = storage_again(owner)
         storage.open()
         storage.close()
 
-    storage = storage_again(Owner("s1", again=True))
+    storage = storage_again(Owner("s1"))
 
     assert storage.open().epoch == len(before) + 1
     storage.close()
 
 
 def test_a_new_owner_takes_the_log_whoever_had_it(storage_again):
-    for epoch, name in ((1, "s1"), (2, "s2"), (3, "s1")):
+    for epoch, name in ((1, "s1"), (2, "s2"), (3, "s3")):
         storage = storage_again(Owner(name))
         assert storage.open().epoch == epoch
         storage.close()
+
+
+def test_a_log_that_was_not_given_back_is_not_taken_from_another_namespace_of_the_same_cluster(storage_again):
+    killed = storage_again(Owner("s1", "c1", "team-a"))
+    rows = chain([submitted("j1")], killed.open().end, epoch=1)
+    killed.write(rows)
+    if isinstance(killed, SqlStorage):
+        killed._opened.close()  # as the end of its process would
+    wrong = storage_again(Owner("s2", "c1", "team-b"))
+
+    with pytest.raises(LogRefusedError, match="of a service in namespace 'team-a' of this cluster"):
+        wrong.open()
+    again = storage_again(Owner("s3", "c1", "team-a"))
+    assert again.open().epoch == 2  # the refused one took nothing
+    again.close()
+    moved = storage_again(Owner("s4", "c1", "team-b"))
+    assert moved.open().epoch == 3
+    moved.close()
 
 
 @pytest.mark.parametrize("kind", ["memory", "postgresql"], indirect=True)

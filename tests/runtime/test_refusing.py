@@ -14,7 +14,7 @@ from ftactors.core.service_config import ServiceConfig
 from ftactors.core.status import JobStatus
 from ftactors.log.errors import LogDamagedError, LogTakenError, LogTooNewError
 from ftactors.log.memory import MemoryDisk, MemoryStorage
-from ftactors.log.rows import Head, chained
+from ftactors.log.rows import START, Head, chained
 from ftactors.runtime.actor import SchedulerActor
 from ftactors.runtime.memory_cluster import MemoryCluster
 from ftactors.runtime.scheduler import Scheduler
@@ -133,3 +133,40 @@ async def test_a_log_that_is_held_is_tried_again_until_it_is_free(monkeypatch: p
             await asyncio.sleep(0.01)
     assert not (await served.ask("status", JOB)).is_terminal
     await ended(served)
+
+
+async def test_a_stored_configuration_that_this_version_refuses_is_no_crash_loop():
+    disk = await with_two_jobs()
+    started = next(row for row in disk.rows if row.type == "service_started")
+    payload = started.payload.replace('"max_concurrent_preparations":2', '"max_concurrent_preparations":-2')
+    assert payload != started.payload
+    disk.rows[started.seq - 1] = started._replace(payload=payload)
+    rehash(disk)
+    served, _ = actor(disk)
+
+    error = await refused(served, "cancel", JOB, "r", "someone")
+    assert isinstance(error, LogTooNewError)
+    assert f"event {started.seq} is not legal by the rules of ftactors" in str(error)
+    assert served._life.done()
+    await ended(served)
+
+
+def rehash(disk: MemoryDisk) -> None:
+    """Let the chain fit again, as if the rows had been written so."""
+    last = START.hash
+    for index, row in enumerate(disk.rows):
+        last = chained(last, row[:-2], row.payload)
+        disk.rows[index] = row._replace(hash=last)
+
+
+async def test_closing_twice_is_closing_once_and_reading_then_is_refused():
+    served, _ = actor(await with_two_jobs())
+    await served.ask("hello")
+    await served.ask("stop", "someone")
+    assert served._scheduler is not None
+    log = served._scheduler.log
+
+    assert await asyncio.gather(served.close(), served.close()) == [True, True]
+    with pytest.raises(LogRefusedError, match="the log is closed"):
+        await log.rows()
+    served._life.cancel()

@@ -347,3 +347,28 @@ async def test_a_stored_job_that_this_version_refuses_fails_alone(disk: MemoryDi
     assert work is not None
     with pytest.raises(InvalidJobConfigError, match="from_a_later_version"):
         _ = work.config
+
+
+async def test_what_a_trainer_says_after_its_attempt_ended_is_not_acknowledged(
+    disk: MemoryDisk, cluster: MemoryCluster
+):
+    told: list[int] = []
+    acknowledge = cluster.acknowledge
+
+    async def noted(key: ProcessKey, incarnation: str, number: int) -> None:
+        told.append(number)
+        await acknowledge(key, incarnation, number)
+
+    cluster.acknowledge = noted  # type: ignore[method-assign]
+    async with service(disk, cluster) as (scheduler, desk):
+        await desk.submit(submitted())
+        await prepare(cluster)
+        trainer = await begun(cluster, 2)
+        told.clear()
+        impossible = Prepared(path="/data", fingerprint="f", shape="text", counts={})
+        cluster.say(trainer, checkpoint(1), impossible, checkpoint(2))  # the second of them ends the attempt
+        await until(lambda: bool(told))
+        kinds = [recorded.event.type for recorded in await desk.events(JOB)]
+
+    assert told == [1]
+    assert kinds.count("checkpoint_saved") == 1

@@ -165,3 +165,9 @@ async def test_the_same_key_is_the_same_job(service: LLMFineTuningService, job: 
 
     assert first.job_id == second.job_id
     assert await service.cancel_fine_tuning_job(first.job_id)
+    await service.wait_for_job(first.job_id, timeout=60)
+    await service.model_manager.delete_model("tiny")
+    third = await service.submit_fine_tuning_job(config, idempotency_key="once")
+    assert (third.job_id, third.status) == (first.job_id, JobStatus.CANCELLED)
+    with pytest.raises(ModelNotFoundError):
+        await service.submit_fine_tuning_job(config, idempotency_key="twice")

@@ -83,12 +83,12 @@ class World:
     def begin(self) -> Life:
         """Start the process of a scheduler actor that was never there before; drivers find it from now on."""
         self._actors += 1
-        self.life = self._begin(Owner(id=f"actor-{self._actors}", again=False))
+        self.life = self._begin(Owner(id=f"actor-{self._actors}"))
         return self.life
 
     def restart(self, life: Life) -> Life:
         """Restart a crashed process, as Ray does."""
-        restarted = self._begin(replace(life.owner, again=True))
+        restarted = self._begin(replace(life.owner))
         if life is self.life:
             self.life = restarted
         return restarted
