@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from tests.invariants import Ledger
 
 WHO = "a driver"
 _PATIENCE_S = 15.0
+_LOOK_S = 0.5
+"""A scheduler that refuses tells of no changes."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +227,11 @@ class Driver:
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 while not holds():
-                    await self._scheduler.changed()
+                    if self._scheduler.log.refusal is not None:
+                        raise copy(self._scheduler.log.refusal)
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_LOOK_S):
+                            await self._scheduler.changed()
         except TimeoutError:
             state, trainers = self._scheduler.state, [*self._cluster.trainers]
             jobs = {job.job_id: f"{job.phase}, attempt {job.attempts}" for job in state.jobs.values()}

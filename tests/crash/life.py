@@ -54,6 +54,7 @@ async def live(story: Story, url: str, folder: Path, points: Points) -> None:
     await driver.start()
     await story.tell(driver)
     await driver.rest()
+    await scheduler.log.confirm()  # what a scheduler has to say that lost its log is not judged
     check_live(scheduler)
     life.cancel()
     await scheduler.close()
@@ -92,6 +93,11 @@ def empty(url: str) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql("DROP SCHEMA IF EXISTS ftactors CASCADE")
     engine.dispose()
+
+
+def new_cluster(story: Story, folder: Path) -> None:
+    """Make a cluster that is not the one that a first scheduler finds."""
+    _cluster(story, folder, Points(NOWHERE, folder / "killed")).begin_anew()
 
 
 def _cluster(story: Story, folder: Path, points: Points) -> OutlivingCluster:

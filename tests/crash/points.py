@@ -49,7 +49,8 @@ class Points:
         told: The file that is left with the name of that place.
     """
 
-    def __init__(self, last: Place, told: Path) -> None:
+    def __init__(self, last: Place, told: Path, end: Callable[[], None] = lambda: os._exit(KILLED)) -> None:
+        self._end = end
         self.crossed: list[str] = []
         """The names of all places so far."""
         self._last = last
@@ -66,7 +67,7 @@ class Points:
             self.crossed.append(name)
             if self._last in {Place(name, self.crossed.count(name)), Place("", len(self.crossed))}:
                 self._told.write_text(name)
-                os._exit(KILLED)
+                self._end()
 
     def places(self) -> list[Place]:
         """Return all places that were crossed."""

@@ -81,7 +81,8 @@ def _run(story: Story, kills: list[Place], url: str | None, parent: Path) -> Run
     crossed, said, killed = folder / "crossed", folder / "said", folder / "killed"
     for place in kills:
         points = Points(place, killed)
-        status = _end_of_child(lambda: _live_watched(story, url, folder, points), said)  # noqa: B023 - called at once
+        child = forked(lambda: _live_watched(story, url, folder, points), said)  # noqa: B023 - called at once
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         killed_at.append(killed.read_text() if status == KILLED else None)
         if status not in {0, KILLED}:
             return Run(story.name, kills, killed_at, [], f"exit status {status}:\n{said.read_text()}")
@@ -109,11 +110,11 @@ def _warm_up(folder: Path) -> None:
     gc.freeze()  # what the collector does not look at is not copied
 
 
-def _end_of_child(act: Callable[[], None], said: Path) -> int:
-    """Return the exit status of a process that acts, and whose words go to a file."""
+def forked(act: Callable[[], None], said: Path) -> int:
+    """Return the id of a process that acts and then ends, and whose words go to a file."""
     process = os.fork()
     if process:
-        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        return process
     try:
         words = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(words, 1)
