@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ftactors import __version__
 from ftactors.core.errors import LogError, LogFullError, LogRefusedError
@@ -58,7 +58,8 @@ class EventLog:
         self._queue: list[Row] = []
         self._appended = START
         self._committed = START
-        self._draining: asyncio.Task[None] | None = None
+        self._writing = False
+        """Whether rows are on their way to the disk, or will be at the loop's next turn."""
         self._waiting: dict[int, list[asyncio.Future[None]]] = {}
 
     @property
@@ -145,9 +146,10 @@ class EventLog:
                 f"the next one is event {self.seq + 1} of epoch {self.epoch}"
             )
         row = row_of(recorded, self._appended.hash)
-        if self._draining is None:
-            self._start_draining()
         self._queue.append(row)
+        if not self._writing:
+            self._writing = True
+            asyncio.get_running_loop().call_soon(self._write)  # with all that this step of the loop still appends
         self._appended = row.mark
 
     def durable(self, seq: int) -> asyncio.Future[None]:
@@ -222,9 +224,9 @@ class EventLog:
             return
         self._closed = True
         self._refusal = self._refusal or LogRefusedError("the log is closed")
-        while self._draining is not None:
-            await asyncio.wait([self._draining])
-        await asyncio.get_running_loop().run_in_executor(self._writer, self._storage.close)
+        while self._writing:
+            await self._run(_nothing)  # it is done after the write that is on its way
+        await self._run(self._storage.close)
         self._writer.shutdown()
 
     def _rows_after(self, after: Mark) -> Iterator[Row]:
@@ -249,7 +251,11 @@ class EventLog:
     async def _in_writer(self, work: Callable[[], T]) -> T:
         if self._closed:
             raise LogRefusedError("the log is closed")
-        return await asyncio.get_running_loop().run_in_executor(self._writer, work)
+        return await self._run(work)
+
+    def _run(self, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+        """Return the future of what the writer thread makes of a function, after all that it was given before."""
+        return asyncio.get_running_loop().run_in_executor(self._writer, function, *args)
 
     def _checked_page(self, after: Mark, until: Mark) -> Mark:
         """Return the last place of the page of rows after `after`, all of which are as they were written."""
@@ -261,21 +267,27 @@ class EventLog:
             pass
         return end
 
-    def _start_draining(self) -> None:
-        self._draining = asyncio.get_running_loop().create_task(self._drain())
-        self._draining.add_done_callback(self._drained)
+    def _write(self) -> None:
+        """Send all that is queued to the disk, in one transaction."""
+        rows, self._queue = self._queue, []
+        self._writing = bool(rows)
+        if rows:
+            written = self._run(self._storage.write, rows)
+            written.add_done_callback(lambda done: self._written(rows, done))
 
-    async def _drain(self) -> None:
-        """Commit what is queued, group by group, until nothing is."""
-        loop = asyncio.get_running_loop()
-        while self._queue:
-            rows, self._queue = self._queue, []
-            try:
-                await loop.run_in_executor(self._writer, self._storage.write, rows)
-            except (LogFullError, LogRefusedError) as error:
+    def _written(self, rows: list[Row], done: asyncio.Future[None]) -> None:
+        """Take note of what became of rows, and send what was appended meanwhile."""
+        try:
+            error = done.exception()
+            if error is None:
+                self._commit(rows)
+            elif isinstance(error, LogFullError | LogRefusedError):
                 self._undo(error)
             else:
-                self._commit(rows)
+                self._break(error)
+        except Exception as error:  # noqa: BLE001 - an owner that cannot undo: nothing can be relied on any more
+            self._break(error)
+        self._write()
 
     def _commit(self, rows: list[Row]) -> None:
         self._committed = rows[-1].mark
@@ -294,16 +306,6 @@ class EventLog:
         self._on_undone(self._committed.seq + 1)
         self._fail_waiting(error)
 
-    def _drained(self, draining: asyncio.Task[None]) -> None:
-        self._draining = None
-        if draining.cancelled():  # the loop itself comes to its end
-            return
-        error = draining.exception()
-        if error is not None:
-            self._break(error)
-        elif self._queue:  # appended after the last look at the queue
-            self._start_draining()
-
     def _break(self, error: BaseException) -> None:
         """End it all: what is on disk is not known."""
         self._on_fatal(error)  # first of all, for nobody may be told anything that is not known
@@ -316,3 +318,7 @@ class EventLog:
         for future in [future for futures in waiting.values() for future in futures]:
             if not future.done():
                 future.set_exception(copy(error))  # one each, for a raised error collects the frames it came through
+
+
+def _nothing() -> None:
+    """Do nothing."""

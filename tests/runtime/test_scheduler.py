@@ -360,7 +360,7 @@ async def test_what_a_trainer_says_after_its_attempt_ended_is_not_acknowledged(
         await acknowledge(key, incarnation, number)
 
     cluster.acknowledge = noted  # type: ignore[method-assign]
-    async with service(disk, cluster) as (scheduler, desk):
+    async with service(disk, cluster) as (_, desk):
         await desk.submit(submitted())
         await prepare(cluster)
         trainer = await begun(cluster, 2)
