@@ -110,6 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for part in chosen.part or PARTS:
             lines += asyncio.run(PARTS[part](Path(directory), sizes))
     say("done")
+    if chosen.quick:
+        print("A smoke test: these numbers mean nothing.\n")
     print(f"{facts(chosen.directory)}\n\n{table(lines)}")
 
 

@@ -47,7 +47,7 @@ def show_config(*, config: ConfigFile = None, as_json: AsJson = False) -> None:
 
     A service that runs already keeps the configuration that it was started with.
     """
-    effective = service_config(config)
+    effective = service_config(config).told()
     output = Output.here(as_json=as_json)
     if as_json:
         output.document(effective)

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ftactors.core.errors import ConfigProblem, ConfigurationError
+from ftactors.core.urls import without_password
 
 _LONGEST_VALUE = 120
 
@@ -21,8 +22,8 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[ConfigPr
 
 
 def value_of(value: object) -> str:
-    """Return `repr(value)`, cut to a length that a terminal can show."""
-    text = repr(value)
+    """Return `repr(value)` without the password of a URL, cut to a length that a terminal can show."""
+    text = repr(without_password(value) if isinstance(value, str) else value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 

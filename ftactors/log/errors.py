@@ -19,7 +19,7 @@ class LogDamagedError(LogRefusedError):
         return (
             f"{sound}. To go on, stop the service and restore the log from a backup: of SQLite the file with those "
             f"beside it (-wal, .witness), all of one moment. Or move them away and begin a new log; "
-            f"`ftactors log export -o FILE` keeps what is sound"
+            f"`ftactors log export -o FILE` keeps what is sound, to be read"
         )
 
     def __str__(self) -> str:

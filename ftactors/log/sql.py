@@ -78,6 +78,10 @@ class SqlStorage(ABC):
     def _is_full(self, error: BaseException | None) -> bool:
         """Return whether the disk is full and the transaction rolled back."""
 
+    def _is_damaged(self, error: BaseException | None) -> bool:  # noqa: ARG002 - most databases tell later
+        """Return whether the database is no longer one."""
+        return False
+
     @abstractmethod
     def _why_not_opened(self, error: BaseException | None) -> str:
         """Return what kept the log from being opened, after its name."""
@@ -188,7 +192,8 @@ class SqlStorage(ABC):
             self.close()
             if self._is_full(error.orig):
                 raise self._full() from error
-            raise LogRefusedError(f"{self._name} {self._why_not_opened(error.orig)}") from error
+            why_not = f"{self._name} {self._why_not_opened(error.orig)}"
+            raise (LogDamagedError(1, why_not) if self._is_damaged(error.orig) else LogRefusedError(why_not)) from error
         except BaseException:
             self.close()
             raise

@@ -16,6 +16,7 @@ from sqlalchemy.dialects import sqlite
 
 from ftactors.core.errors import LogFullError, LogRefusedError
 from ftactors.log.beside import PRIVATE, Owner, OwnerFile, Witness, this_process
+from ftactors.log.errors import LogDamagedError
 from ftactors.log.filesystem import mount_of
 from ftactors.log.reserve import Reserve
 from ftactors.log.rows import Head, Row
@@ -54,6 +55,7 @@ class SqliteStorage(SqlStorage):
 
     def open(self) -> Head:
         """Take the log; see `Storage`. One that has lost rows is only looked at, for more would be lost by writing."""
+        self._check_not_gone()
         if self._has_lost_rows() and (found := self.look()) is not None:
             return found
         try:
@@ -68,6 +70,7 @@ class SqliteStorage(SqlStorage):
 
     def look(self) -> Head | None:
         """Open the log for reading alone; see `Storage`."""
+        self._check_not_gone()
         try:
             if self._path.stat().st_size == 0:
                 return None
@@ -76,6 +79,19 @@ class SqliteStorage(SqlStorage):
         except OSError as error:
             raise LogRefusedError(f"{self._name} cannot be opened: {error}") from error
         return super().look()
+
+    def _check_not_gone(self) -> None:
+        """Refuse to take a database that was lost for one that never was."""
+        with suppress(OSError):
+            if self._path.stat().st_size > 0:
+                return
+        witness = self._witnessed()
+        if witness is not None and witness.seq > 0:
+            raise LogDamagedError(
+                1,
+                f"{self._name} is gone: the file is not there or empty, and the witness beside it knows of event "
+                f"{witness.seq}. Who would rather begin a new log moves the witness away",
+            )
 
     def _has_lost_rows(self) -> bool:
         early = SqliteStorage(self._path)  # which waits for nobody
@@ -167,6 +183,9 @@ class SqliteStorage(SqlStorage):
             while len(rows) - done >= size:
                 self._driver.execute(statement, [*chain.from_iterable(rows[done : done + size])])
                 done += size
+
+    def _is_damaged(self, error: BaseException | None) -> bool:
+        return _code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
     def _is_full(self, error: BaseException | None) -> bool:
         return _code(error) == sqlite3.SQLITE_FULL

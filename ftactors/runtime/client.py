@@ -121,6 +121,7 @@ class SchedulerClient:
     def __init__(self, handle: Any, namespace: str, *, created: bool) -> None:
         self._handle = handle
         self._namespace = namespace
+        self._has_answered = False
         self.created = created
 
     @classmethod
@@ -205,11 +206,13 @@ class SchedulerClient:
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             try:
-                return await self._handle.ask.remote(method, *args, **options)
+                answer = await self._handle.ask.remote(method, *args, **options)
             except RayTaskError as error:
-                if isinstance(error.cause, FtactorsError):
+                if not isinstance(error.cause, FtactorsError):
+                    raise
+                if not self._may_come_back(error.cause) or time.monotonic() > deadline:
                     raise error.cause from None
-                raise
+                await asyncio.sleep(_RETRY_S)
             except ActorUnavailableError as error:
                 if time.monotonic() > deadline:
                     raise ServiceUnavailableError(f"the scheduler has not answered for {_PATIENCE_S:g} s") from error
@@ -218,6 +221,13 @@ class SchedulerClient:
                 raise ServiceUnavailableError(
                     "the service was stopped; its jobs rest, and go on at the next start"
                 ) from error
+            else:
+                self._has_answered = True
+                return answer
+
+    def _may_come_back(self, error: FtactorsError) -> bool:
+        """Return whether a scheduler that has answered before cannot reach its log now: a server may be restarting."""
+        return self._has_answered and type(error) is LogRefusedError
 
     async def close_scheduler(self) -> bool:
         """End the scheduler actor, unless the service was started again meanwhile; return whether it was ended.

@@ -310,3 +310,11 @@ def test_a_path_of_the_service_holds_no_control_characters():
 def test_a_service_config_names_the_close_key():
     with pytest.raises(InvalidServiceConfigError, match="did you mean 'max_concurrent_fine_tuning_jobs'"):
         ServiceConfig(max_concurrent_finetuning_jobs=2)
+
+
+def test_a_password_in_a_url_that_is_refused_is_not_told():
+    with pytest.raises(InvalidServiceConfigError) as caught:
+        ServiceConfig(log_url="postgresql://me:sekret@host/db")
+
+    assert "postgresql://me:***@host/db" in str(caught.value)
+    assert "sekret" not in str(caught.value)

@@ -329,3 +329,30 @@ def test_opening_a_log_that_has_lost_rows_leaves_what_may_be_saved_of_them(path)
         opened.write(chain([progress("j1", 9)], head.end, epoch=head.epoch))
     opened.close()
     assert path.with_name("events.db-wal").read_bytes() == bytes(wal)
+
+
+@pytest.mark.parametrize("left", [None, b""], ids=["gone", "empty"])
+def test_a_database_that_is_lost_is_not_taken_for_one_that_never_was(path, left):
+    storage = SqliteStorage(path)
+    storage.write(chain([progress("j1", 1)], storage.open().end, epoch=1))
+    storage.close()
+    path.unlink()
+    if left is not None:
+        path.write_bytes(left)
+
+    for use in (SqliteStorage.look, SqliteStorage.open):
+        with pytest.raises(LogDamagedError, match=r"is gone: .* the witness beside it knows of event 1"):
+            use(SqliteStorage(path))
+    assert path.exists() is (left is not None)
+    path.with_name("events.db.witness").unlink()
+    begun = SqliteStorage(path)
+    assert begun.open().epoch == 1
+    begun.close()
+
+
+def test_a_file_that_is_no_database_any_more_is_damage(path):
+    path.write_bytes(b"garbage" * 2000)
+
+    for use in (SqliteStorage.look, SqliteStorage.open):
+        with pytest.raises(LogDamagedError, match="cannot be opened"):
+            use(SqliteStorage(path))
