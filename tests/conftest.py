@@ -25,6 +25,8 @@ def ray_session() -> Iterator[str]:
     """The address of the one Ray of this test run: 8 CPUs and 4 GPUs, which are only numbers to it."""
     import ray
 
+    from ftactors.runtime.client import log_messages_of_ray
+
     temporary = tempfile.mkdtemp(prefix="ft-", dir="/tmp")  # Ray's sockets need a short path
     quiet = {
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -46,6 +48,7 @@ def ray_session() -> Iterator[str]:
             log_to_driver=False,
             namespace="ftactors",
         )
+        log_messages_of_ray()
         yield ray.get_runtime_context().gcs_address
         ray.shutdown()
     shutil.rmtree(temporary, ignore_errors=True)

@@ -50,7 +50,7 @@ def connect_to_ray(address: str | None, namespace: str) -> bool:
             "or use ray_address='local' for one of this driver's own"
         )
     ray.init(address="local", **_options(namespace))
-    _log_messages_of_ray()
+    log_messages_of_ray()
     return True
 
 
@@ -68,7 +68,7 @@ def join_ray(address: str | None, namespace: str) -> bool:
             ray.init(address=address or "auto", **_options(namespace))
         except ConnectionError:
             return False
-        _log_messages_of_ray()
+        log_messages_of_ray()
     return True
 
 
@@ -84,7 +84,7 @@ def _answers(address: str | None) -> bool:
     return True
 
 
-def _log_messages_of_ray() -> None:
+def log_messages_of_ray() -> None:
     """Take what Ray tells a driver to our log, away from standard output: that is the program's own."""
 
     def log(data: dict[str, Any], *_: object, **__: object) -> None:

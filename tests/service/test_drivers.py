@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,23 @@ def job_at_step(driver: subprocess.Popen[str], step: int) -> str:
     raise AssertionError("the job ended first")
 
 
+def cluster_of(driver: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Return all processes of a driver's own Ray, once there are some of each kind.
+
+    The log may know of a step that the trainer of a cluster before had come to, when this one has no trainer yet.
+    """
+    kinds = ("gcs_server", "raylet", "ray::TrainerActor", "ftactors.runtime.process")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        cluster = psutil.Process(driver.pid).children(recursive=True)
+        with suppress(psutil.NoSuchProcess):  # it ended since it was listed
+            commands = " ".join(" ".join(process.cmdline()) for process in cluster)
+            if all(kind in commands for kind in kinds):
+                return cluster
+        time.sleep(0.05)
+    raise AssertionError(f"there were never processes of all of {kinds}")
+
+
 def kill(driver: subprocess.Popen[str]) -> None:
     """Kill a driver without warning."""
     assert driver.stdout is not None
@@ -152,9 +170,7 @@ def test_a_local_ray_goes_with_its_driver_or_all_at_once_and_the_job_goes_on_fro
 
     driver = drive(environment, asked)
     assert job_at_step(driver, 125) == job_id
-    cluster = psutil.Process(driver.pid).children(recursive=True)
-    commands = " ".join(" ".join(process.cmdline()) for process in cluster)
-    assert all(name in commands for name in ("gcs_server", "raylet", "ray::TrainerActor", "ftactors.runtime.process"))
+    cluster = cluster_of(driver)
     for process in cluster:
         process.kill()
     kill(driver)

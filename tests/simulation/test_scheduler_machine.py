@@ -25,6 +25,7 @@ from ftactors.core.errors import JobNotFoundError, JobStateError, LogError, Serv
 from ftactors.core.events import JobSubmitted
 from ftactors.core.job import Job
 from ftactors.core.phases import TERMINAL_PHASES, Phase
+from ftactors.core.seen import ProcessKey
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.work import Report
 from ftactors.log.errors import LogTakenError
@@ -170,22 +171,31 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.world.working())
     @rule(
         pick=picks,
-        how=st.sampled_from(["retryable", "for good", "data is gone", "ignores the stop", "stops"]),
+        how=st.sampled_from(["retryable", "for good", "ignores the stop", "stops"]),
         then=turns,
     )
     def a_trainer_ends(self, pick: int, how: str, then: int | None) -> None:
         key = self.pick(self.world.working(), pick)
         trainer = self.world.cluster.trainers[key]
         trains = trainer.work is not None and trainer.work.purpose == "train"
-        if how == "data is gone" and trains:
-            self.world.say(key, missing_word())
-        elif how == "ignores the stop" and trains:
+        if how == "ignores the stop" and trains:
             self.world.say(key, published_word())
         elif how == "stops":
             self.world.say(key, *stopping_words(trainer))
         else:
             self.world.say(key, failing_word(retryable=how == "retryable"))
         self.then(then)
+
+    @precondition(lambda self: self.training())
+    @rule(pick=picks, then=turns)
+    def a_trainer_finds_its_data_gone(self, pick: int, then: int | None) -> None:
+        self.world.say(self.pick(self.training(), pick), missing_word())
+        self.then(then)
+
+    def training(self) -> list[ProcessKey]:
+        """Return the trainers that train."""
+        works = {key: self.world.cluster.trainers[key].work for key in self.world.working()}
+        return [key for key, work in works.items() if work is not None and work.purpose == "train"]
 
     @precondition(lambda self: self.world.working())
     @rule(pick=picks, how=st.sampled_from(["again", "an old number", "a number too high", "impossible"]), then=turns)
