@@ -314,7 +314,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         owner = self.world.owner()
         if owner is None:
             return
-        olds = [life for life in self.world.lives if life.owner.id != owner.owner.id]
+        had_it = {*self.world.disk.owners} - {owner.owner.id}  # one that never had it may take it when it is restarted
+        olds = [life for life in self.world.lives if life.owner.id in had_it]
         if olds:
             self.ask_the_old(self.pick(olds, pick), restarted=again)
 
