@@ -109,9 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir=chosen.directory) as directory:
         for part in chosen.part or PARTS:
             lines += asyncio.run(PARTS[part](Path(directory), sizes))
-    say("done")
-    if chosen.quick:
-        print("A smoke test: these numbers mean nothing.\n")
+    say("done: a smoke test, and its numbers mean nothing" if chosen.quick else "done")
     print(f"{facts(chosen.directory)}\n\n{table(lines)}")
 
 
