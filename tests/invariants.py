@@ -19,7 +19,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ftactors.core.decide import process_keys
 from ftactors.core.events import (
     TERMINAL,
     AnyEvent,
@@ -40,6 +39,7 @@ from ftactors.core.events import (
     Recorded,
     ReportedEvent,
 )
+from ftactors.core.judging import process_keys
 from ftactors.core.phases import HOLDING_PHASES, WAITING_PHASES
 from ftactors.core.snapshot import frozen, thawed
 from ftactors.core.state import State

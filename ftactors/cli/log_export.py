@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
 from ftactors.core.errors import FtactorsError, LogRefusedError
+from ftactors.log.beside import open_private
 from ftactors.log.rows import Row
 from ftactors.log.transcript import line_of
 
@@ -26,7 +26,7 @@ def write_lines(rows: Iterable[Row], file: Path | None) -> int:
         return _write(rows, sys.stdout)
     part = file.with_name(f"{file.name}.part")
     try:
-        with open(part, "w", encoding="utf-8", opener=_private) as out:
+        with open(part, "w", encoding="utf-8", opener=open_private) as out:
             try:
                 written = _write(rows, out)
             except LogRefusedError:
@@ -43,7 +43,3 @@ def _write(rows: Iterable[Row], out: TextIO) -> int:
     for count, row in enumerate(rows, start=1):  # noqa: B007 - how many there were is asked after the loop
         out.write(f"{line_of(row)}\n")
     return count
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

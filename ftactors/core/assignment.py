@@ -7,8 +7,8 @@ from ftactors.core.job import Attempt, Job
 from ftactors.core.work import Dataset, Work
 
 
-def work_of(job: Job, attempt: Attempt) -> Work:
-    """Return the work of an attempt, all of it from the log."""
+def work_of(job: Job, attempt: Attempt, rank: int = 0) -> Work:
+    """Return the work of a rank of an attempt, all of it from the log."""
     dataset = _dataset(job.dataset) if job.dataset and attempt.purpose == "train" else None
     resumed = attempt.resume_from is not None
     return Work(
@@ -26,7 +26,11 @@ def work_of(job: Job, attempt: Attempt) -> Work:
         checkpoints=tuple(saved.path for saved in job.checkpoints) if resumed else (),
         baseline=job.baseline,
         registrar=job.submitted.registrar,
-        uses_gpu=any(rank.gpu_thousandths > 0 for rank in attempt.ranks),
+        uses_gpu=attempt.ranks[rank].gpu_thousandths > 0,
+        gpu_thousandths=attempt.ranks[rank].gpu_thousandths,
+        rank=rank,
+        world_size=len(attempt.ranks),
+        rendezvous=attempt.rendezvous,
         overrides=dict(attempt.overrides),
     )
 

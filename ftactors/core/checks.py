@@ -27,13 +27,6 @@ def check_job(config: FineTuningJobConfig, unknown: Collection[str] = ()) -> lis
     return [problem for rules in books for problem in rules.problems(config, unknown)]
 
 
-@RULES.reads("resources.num_workers")
-def _one_worker(config: FineTuningJobConfig) -> Iterator[ConfigProblem]:
-    if config.resources.num_workers > 1:
-        message = "must be 1: this version trains each job on one worker"
-        yield ConfigProblem("resources.num_workers", message, value_of(config.resources.num_workers))
-
-
 @RULES.reads("resources.accelerator_type", "resources.num_gpus")
 def _an_accelerator_is_a_gpu(config: FineTuningJobConfig) -> Iterator[ConfigProblem]:
     resources = config.resources

@@ -300,6 +300,10 @@ class FineTuningJobConfig(Config):
     """Higher goes first."""
     max_attempts: int = Field(default=3, ge=1)
     """Failed attempts, after which the job fails; for preparation and for training each."""
+    preemptible: bool = False
+    """Let a job of higher priority take the share: this one checkpoints, waits, and goes on."""
+    retry_on_oom: bool = True
+    """Out of memory, try once more with half the rows at a time and twice the accumulation."""
     seed: int = Field(default=42, ge=0, lt=2**32)
     metadata: dict[str, str] = Field(default_factory=dict, max_length=16)
     on_unsupported: Literal["adapt", "error"] = "adapt"

@@ -63,6 +63,8 @@ class RankStarted(Fact):
     node_id: str
     devices: tuple[str, ...] = ()
     pid: int
+    incarnation: str | None = None
+    """Its trainer actor's; None: that of the attempt, which is the first rank's."""
 
 
 class RegistrarRef(Fact):
@@ -197,6 +199,8 @@ class AttemptStarted(AttemptEvent):
     incarnation: str
     ranks: tuple[RankStarted, ...] = Field(min_length=1)
     resumed_from_step: int = Field(default=0, ge=0)
+    rendezvous: str | None = None
+    """`host:port` on the first rank's node, where several ranks meet."""
 
 
 class DatasetPrepared(ReportedEvent):

@@ -180,12 +180,15 @@ def _placed(job: Job, event: AttemptPlaced, at: float, seq: int) -> Job:
         resume_from=event.resume_from,
         overrides=event.overrides,
     )
-    return replace(job, attempts=event.attempt, attempt=attempt)
+    overrides = event.overrides if event.purpose == "train" else job.overrides
+    return replace(job, attempts=event.attempt, attempt=attempt, overrides=overrides)
 
 
 def _started(job: Job, event: AttemptStarted, at: float) -> Job:
     held = _held(job)
-    attempt = replace(held, incarnation=event.incarnation, started=event.ranks, started_at=at)
+    attempt = replace(
+        held, incarnation=event.incarnation, started=event.ranks, rendezvous=event.rendezvous, started_at=at
+    )
     trains = held.purpose == "train"
     return replace(
         job,

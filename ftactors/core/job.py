@@ -40,12 +40,17 @@ class Attempt:
     incarnation: str | None = None
     """None until the claim: no process of this attempt may work yet."""
     started: tuple[RankStarted, ...] = ()
+    rendezvous: str | None = None
     started_at: float | None = None
     report: int = 0
     """The number of the last report that became a fact."""
     yield_reason: str | None = None
     yield_at: float = 0.0
     yield_grace_s: float = 0.0
+
+    def incarnation_of(self, rank: int) -> str | None:
+        """Return the incarnation of a rank's trainer actor; None before the claim."""
+        return self.started[rank].incarnation or self.incarnation if self.started else self.incarnation
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,8 @@ class Job:
     """The number of the newest attempt."""
     attempt: Attempt | None = None
     """The attempt that holds a share now."""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Those of the last attempt to train."""
     failures: tuple[Failure, ...] = ()
     """The last ones, oldest first."""
     failed_prepare: int = 0

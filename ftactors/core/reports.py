@@ -23,6 +23,7 @@ from ftactors.core.events import (
     StageStarted,
 )
 from ftactors.core.job import TRAINING_STAGES, Attempt, Job
+from ftactors.core.overrides import OF_BATCHES, OUT_OF_MEMORY, after_out_of_memory
 from ftactors.core.phases import Phase
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.work import (
@@ -123,6 +124,8 @@ def failed(
     attempt = job.attempt
     if attempt is None:
         raise ValueError(f"job {job.job_id!r} is {job.phase} and holds no attempt that could fail")
+    if word.error_type == OUT_OF_MEMORY and attempt.purpose == "train":
+        word = _out_of_memory(job, word)
     count = job.failed(attempt.purpose) + int(counts)
     allowed = int(job.config.get("max_attempts", 3))
     told: dict[str, Any] = {
@@ -138,6 +141,16 @@ def failed(
     if not word.retryable or (counts and count >= allowed):
         return JobFailed(**told)
     return AttemptFailed(**told, counts=counts, retry_at=now + backoff_s(count if counts else 1, rules))
+
+
+def _out_of_memory(job: Job, word: Failed) -> Failed:
+    """Return the word as it is meant: tried again with smaller batches, or not at all where that cannot help."""
+    stage = word.stage or job.stage
+    smaller = after_out_of_memory(job, stage)
+    if smaller is not None:
+        told = ", ".join(f"{name}={value}" for name, value in smaller.items())
+        return word.model_copy(update={"retryable": True, "hint": f"the next attempt trains with {told}"})
+    return word.model_copy(update={"retryable": word.retryable and stage not in OF_BATCHES})
 
 
 def backoff_s(failures: int, rules: ServiceConfig) -> float:

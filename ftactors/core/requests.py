@@ -11,7 +11,6 @@ from ftactors.core.errors import (
     InvalidJobConfigError,
     JobNotFoundError,
     JobStateError,
-    LogRefusedError,
     ModelConflictError,
     ModelNotFoundError,
     ServiceError,
@@ -21,7 +20,6 @@ from ftactors.core.events import (
     CancelRequested,
     JobCancelled,
     JobSubmitted,
-    LogOpened,
     ModelDeleted,
     ModelImported,
     PauseRequested,
@@ -35,22 +33,6 @@ from ftactors.core.phases import WAITING_PHASES, Phase
 from ftactors.core.problems import close_names, value_of
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.state import State
-
-
-def open_log(state: State, opened: LogOpened) -> LogOpened:
-    """Return the fact that a scheduler takes the log.
-
-    Raises:
-        LogRefusedError: trainers may still run in another namespace of the same cluster, where nobody would find them.
-    """
-    last = state.service
-    if last.cluster_id != opened.cluster_id or last.namespace == opened.namespace or not state.held:
-        return opened
-    raise LogRefusedError(
-        f"the log was last opened in namespace {last.namespace!r} of this cluster, and trainers of "
-        f"{', '.join(sorted(state.held))} may still run there; this is namespace {opened.namespace!r}. Start the "
-        f"service with namespace={last.namespace!r}, or stop it there first"
-    )
 
 
 def submit(state: State, submitted: JobSubmitted) -> tuple[str, JobSubmitted | None]:
@@ -131,27 +113,32 @@ def cancel(
 
 
 def pause(state: State, job_id: str, *, request_id: str, by: str) -> AnyJobEvent | None:
-    """Return the fact that pauses the job; None where it is paused, or this request was granted before.
+    """Return the fact that pauses the job; None where this request was granted before.
+
+    A request that finds the job paused is recorded too, so that it pauses nothing when it is repeated after a resume.
 
     Raises:
         JobNotFoundError: there is no such job.
         JobStateError: it has ended or is being cancelled.
     """
     job = _changeable(state, job_id, "paused")
-    if job.paused or request_id in job.asked:
+    if request_id in job.asked:
         return None
     return PauseRequested(job_id=job_id, request_id=request_id, by=by)
 
 
 def resume(state: State, job_id: str, *, request_id: str, by: str) -> AnyJobEvent | None:
-    """Return the fact that resumes the job; None where it is not paused, or this request was granted before.
+    """Return the fact that resumes the job; None where this request was granted before.
+
+    A request that finds the job not paused is recorded too, so that it resumes nothing when it is repeated after a
+    pause.
 
     Raises:
         JobNotFoundError: there is no such job.
         JobStateError: it has ended or is being cancelled.
     """
     job = _changeable(state, job_id, "resumed")
-    if not job.paused or request_id in job.asked:
+    if request_id in job.asked:
         return None
     return ResumeRequested(job_id=job_id, request_id=request_id, by=by)
 

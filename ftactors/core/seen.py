@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from ftactors.core.work import Failed
+
 
 class ProcessKey(NamedTuple):
     """Names one trainer actor."""
@@ -46,6 +48,10 @@ class Process:
     """Seconds since its work last said a word, or since it last answered."""
     why: str = ""
     """What killed it, where that is known."""
+    address: str | None = None
+    """`host:port` that it keeps for ranks to meet at, where it is the first of several."""
+    failed: Failed | None = None
+    """The last word of a rank that does not report, where its work failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +66,5 @@ class Seen:
     processes: Mapping[ProcessKey, Process] = field(default_factory=dict)
     missing: frozenset[ProcessKey] = frozenset()
     """Processes of started attempts that were absent in this and the last complete look."""
+    could_add: tuple[Node, ...] = ()
+    """Nodes that the cluster's autoscaler could bring, one for each that it may add of a kind; all of them free."""

@@ -38,6 +38,8 @@ class ServiceConfig(Config):
     stop_grace_seconds: float = Field(default=60.0, ge=0)
     kill_margin_seconds: float = Field(default=5.0, ge=0)
     """After a grace is over, the trainer may tell how it stopped; then it is killed."""
+    max_wait_seconds: float = Field(default=600.0, ge=0)
+    """So long a job that needs more than is free lets smaller ones of its priority go ahead."""
     start_timeout_seconds: float = Field(default=300.0, gt=0)
     stall_timeout_seconds: float = Field(default=1800.0, gt=0)
     orphan_timeout_seconds: float = Field(default=3600.0, ge=60)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from json import JSONEncoder, loads
+from json import loads
 from operator import attrgetter
 
 from pydantic import TypeAdapter
 
+from ftactors.core.canonical import canonical
 from ftactors.core.finished import Finished
 from ftactors.core.job import Job
 from ftactors.core.models import Model
@@ -22,7 +23,6 @@ from ftactors.core.status import JobStatus
 _SERVICE = TypeAdapter(Service)
 _JOBS = TypeAdapter(list[Job])
 _MODELS = TypeAdapter(list[Model])
-_canonical = JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def written(taken: Taken) -> bytes:
         "idempotency": taken.idempotency,
         "finished": [[job.job_id, job.submitted_seq, job.seq, job.status, job.cancelled_by] for job in finished],
     }
-    return b"\n".join([_canonical(first).encode(), *(job.json for job in finished)])
+    return b"\n".join([canonical(first).encode(), *(job.json for job in finished)])
 
 
 def frozen(state: State) -> bytes:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from json import JSONEncoder
 
+from ftactors.core.canonical import canonical
 from ftactors.core.errors import IllegalEventError
 from ftactors.core.events import (
     JobCancelled,
@@ -31,7 +31,6 @@ from ftactors.core.service_config import ServiceConfig
 from ftactors.core.status import TERMINAL_STATUSES, FineTuningJobStatusInfo, JobStatus, describe
 from ftactors.core.turns import Turns
 
-_canonical = JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode
 Undo = Callable[[], None]
 """Takes back the last change; to be called newest first."""
 
@@ -53,8 +52,6 @@ class Service:
     cluster_id: str | None = None
     cluster_seq: int = 0
     """Attempts placed before this event were on another cluster."""
-    namespace: str | None = None
-    """Where the trainers of the last opening are named."""
 
 
 class State:
@@ -267,7 +264,6 @@ class State:
                     service,
                     cluster_id=event.cluster_id,
                     cluster_seq=recorded.seq if moved else service.cluster_seq,
-                    namespace=event.namespace,
                 )
             case ServiceStarted():
                 config = _rules_of(event)
@@ -319,7 +315,7 @@ def _finished(job: Job) -> Finished:
         submitted_seq=job.submitted_seq,
         seq=job.seq,
         status=document.status,
-        json=_canonical(document.model_dump(mode="json")).encode(),
+        json=canonical(document.model_dump(mode="json")).encode(),
         cancelled_by=_cancelled_by(job),
     )
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ftactors.core.events import JobCancelled, JobCompleted, JobFailed, Metrics, Stage
 from ftactors.core.job import Job
+from ftactors.core.overrides import told_overrides
 from ftactors.core.phases import HOLDING_PHASES, Phase
 
 
@@ -136,7 +137,7 @@ def describe(job: Job, waiting: Waiting | None = None) -> FineTuningJobStatusInf
         priority=job.priority,
         metadata=config.get("metadata", {}),
         metrics=metrics,
-        warnings=list(job.warnings),
+        warnings=[*job.warnings, *told_overrides(job.overrides)],
         created_at=_time(job.created_at),
         started_at=_time_or_none(job.started_at),
         training_started_at=_time_or_none(job.training_started_at),

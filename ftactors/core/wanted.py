@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ftactors.core.assignment import work_of
-from ftactors.core.decide import process_keys, stops
 from ftactors.core.events import RankPlacement
 from ftactors.core.job import Attempt, Job
+from ftactors.core.judging import process_keys, stops
 from ftactors.core.phases import Phase
 from ftactors.core.seen import Process, ProcessKey, Seen
 from ftactors.core.state import State
@@ -26,6 +26,8 @@ class Start:
     placed: RankPlacement
     accelerator_type: str | None
     orphan_timeout_s: float
+    world_size: int = 1
+    """How many ranks the attempt has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def wanted(state: State, seen: Seen, now: float) -> list[Command]:
             continue
         for key, placed in zip(process_keys(job), attempt.ranks, strict=True):
             found = seen.processes.get(key)
-            if _is_wanted(job, attempt, found, state):
+            if _is_wanted(job, attempt, key.rank, found, state):
                 kept.add(key)
                 commands.extend(_orders(job, attempt, key, placed, found, state, now))
     unwanted = (key for key, found in seen.processes.items() if key not in kept and found.state != "dead")
@@ -75,12 +77,12 @@ def wanted(state: State, seen: Seen, now: float) -> list[Command]:
     return commands
 
 
-def _is_wanted(job: Job, attempt: Attempt, found: Process | None, state: State) -> bool:
+def _is_wanted(job: Job, attempt: Attempt, rank: int, found: Process | None, state: State) -> bool:
     if attempt.placed_seq < state.service.cluster_seq:
         return False
     if attempt.incarnation is None:
         return not stops(job, state)
-    return found is None or found.incarnation in {None, attempt.incarnation}
+    return found is None or found.incarnation in {None, attempt.incarnation_of(rank)}
 
 
 def _orders(
@@ -88,18 +90,19 @@ def _orders(
 ) -> Iterator[Command]:
     if found is not None and found.state == "dead":
         return
-    if attempt.incarnation is None:
+    incarnation = attempt.incarnation_of(key.rank)
+    if incarnation is None:
         if found is None:
             accelerator_type = job.config.get("resources", {}).get("accelerator_type")
             of_type = accelerator_type if attempt.purpose == "train" else None
-            yield Start(key, placed, of_type, state.rules.orphan_timeout_seconds)
+            yield Start(key, placed, of_type, state.rules.orphan_timeout_seconds, len(attempt.ranks))
         return
     if found is None or found.state != "up":
         return
     if stops(job, state):
-        yield from _stop_orders(job, attempt, key, attempt.incarnation, state, now)
+        yield from _stop_orders(job, attempt, key, incarnation, state, now)
     elif not found.begun:
-        yield Begin(key, attempt.incarnation, work_of(job, attempt))
+        yield Begin(key, incarnation, work_of(job, attempt, key.rank))
 
 
 def _stop_orders(

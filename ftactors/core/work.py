@@ -48,7 +48,16 @@ class Work(Fact):
     """The base model's metrics, where an earlier attempt has measured them."""
     registrar: RegistrarRef | None = None
     uses_gpu: bool = False
+    gpu_thousandths: int = 0
+    """The share of its device that this rank may fill."""
+    rank: int = 0
+    """Only the first one, 0, reports and publishes."""
+    world_size: int = 1
+    """How many ranks train together."""
+    rendezvous: str | None = None
+    """`host:port` where they meet; None for a single one."""
     overrides: dict[str, JsonValue] = Field(default_factory=dict)
+    """Hyperparameters of this attempt that differ from the job's."""
 
     @cached_property
     def config(self) -> FineTuningJobConfig:

@@ -10,16 +10,45 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+from ftactors.core.errors import LogRefusedError
+from ftactors.log.errors import LogTakenError
 from ftactors.log.rows import Mark
 
 _OWNERS_KEPT = 50
-PRIVATE = 0o600
+_PRIVATE = 0o600
 """Only the service's own user reads or writes the log; configurations are in it."""
+
+
+def open_private(path: str | Path, flags: int) -> int:
+    """Return the descriptor of a file that, where this makes it, nobody else may read; also an `opener` for `open`."""
+    return os.open(path, flags, _PRIVATE)
 
 
 def this_process() -> str:
     """Return how this process is named to those who find the log held by it."""
     return f"pid {os.getpid()} on host {socket.gethostname()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the head of a log says to whoever opens it."""
+
+    end: Mark
+    """The last row."""
+    epoch: int
+    owner: str
+    """The process that took the log last."""
+    owners: Sequence[str]
+    """The ids of the schedulers that had it, the last one last."""
+    cluster_id: str
+    """Where trainers may run that nobody else knows of; empty once the log was given back."""
+    namespace: str
+    """Of that cluster."""
+
+    @property
+    def taken(self) -> str:
+        """By whom the log was taken last, and how far it was then."""
+        return f"was taken by {self.owner} (epoch {self.epoch}, event {self.end.seq})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,29 +60,31 @@ class Owner:
     cluster_id: str = ""
     namespace: str = ""
 
-    def has_lost(self, owners: Sequence[str]) -> bool:
-        """Return whether this owner had the log, and another has taken it since.
+    def check(self, found: Found, *, name: str) -> None:
+        """Do nothing where the log is this owner's to take.
 
         Args:
-            owners: The ids of those that had it, the last one last.
+            found: What the log's head says.
+            name: The log, as messages call it.
+
+        Raises:
+            LogRefusedError: it was not given back by a service in another namespace of this cluster.
+            LogTakenError: this owner had it, and another has taken it since.
         """
-        return self.id in owners and owners[-1] != self.id
+        if found.cluster_id and found.cluster_id == self.cluster_id and found.namespace != self.namespace:
+            raise LogRefusedError(
+                f"{name} is that of a service in namespace {found.namespace!r} of this cluster, which has not been "
+                f"stopped, and whose trainers may run there; this is namespace {self.namespace!r}. Start it with "
+                f"namespace={found.namespace!r}, or stop it there first"
+            )
+        if self.id in found.owners and found.owners[-1] != self.id:
+            raise LogTakenError(f"{name} {found.taken} since this scheduler had it; this is {this_process()}")
 
     def among(self, owners: Sequence[str]) -> list[str]:
         """Return the owners with this one as the last."""
         if not self.id:
             return [*owners]
         return [*(owner for owner in owners if owner != self.id), self.id][-_OWNERS_KEPT:]
-
-    def why_not(self, cluster_id: str, namespace: str) -> str | None:
-        """Return why the log cannot be taken from one of this cluster and namespace that has not given it back."""
-        if not cluster_id or cluster_id != self.cluster_id or namespace == self.namespace:
-            return None
-        return (
-            f"is that of a service in namespace {namespace!r} of this cluster, which has not been stopped, and whose "
-            f"trainers may run there; this is namespace {self.namespace!r}. Start it with namespace={namespace!r}, or "
-            f"stop it there first"
-        )
 
 
 class OwnerFile:
@@ -65,7 +96,7 @@ class OwnerFile:
     def write(self) -> None:
         """Name this process, in the place of the one before: on a full disk there may be no other place."""
         with suppress(OSError):
-            descriptor = _private(str(self._path), os.O_WRONLY | os.O_CREAT)
+            descriptor = open_private(self._path, os.O_WRONLY | os.O_CREAT)
             try:
                 name = f"{this_process()}\n".encode()
                 os.pwrite(descriptor, name, 0)
@@ -105,7 +136,7 @@ class Witness:
         text = f"{mark.seq:020d} {mark.hash.hex()}"  # of one length, so that each write covers the one before
         with suppress(OSError):  # the row is committed all the same; a witness that lags behind is still right
             if self._descriptor is None:
-                self._descriptor = _private(str(self._path), os.O_WRONLY | os.O_CREAT)
+                self._descriptor = open_private(self._path, os.O_WRONLY | os.O_CREAT)
             os.pwrite(self._descriptor, f"{text} {_check(text)}\n".encode(), 0)
 
     def close(self) -> None:
@@ -113,10 +144,6 @@ class Witness:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, PRIVATE)
 
 
 def _check(text: str) -> str:

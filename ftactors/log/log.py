@@ -100,9 +100,10 @@ class EventLog:
         self._opened = head
         return head
 
-    def replay(self, after: Mark = START) -> Iterator[Recorded]:
-        """Yield all events after a place, oldest first. May block; any thread may iterate.
+    def replay(self, after: Mark = START) -> Iterator[tuple[Recorded, int]]:
+        """Yield the events after a place, oldest first. May block; any thread may iterate.
 
+        Reports of progress that the next event makes worthless are passed over; with each event comes how many of them.
         Events can be appended once the iterator has come to its end. Where it raises, what it gave is sound, and can be
         read for ever, but nothing can be appended.
 
@@ -111,13 +112,13 @@ class EventLog:
             LogTooNewError: it holds what only a newer version of ftactors knows.
         """
         reader = Reader()
-        yield from self._until_refused(reader.recorded(row) for row in self._rows_after(after))
-
-    def replay_in_brief(self, after: Mark = START) -> Iterator[tuple[Recorded, int]]:
-        """Yield what `replay` does, but no progress that the next event supersedes; with each, how many those were."""
-        reader = Reader()
-        reads = in_brief(self._rows_after(after))
-        yield from self._until_refused((reader.recorded(read.row), read.passed) for read in reads)
+        try:
+            for read in in_brief(self._rows_after(after)):
+                yield reader.recorded(read.row), read.passed
+        except LogRefusedError as error:
+            self._refusal = error
+            raise
+        self._refusal = None
 
     def too_new(self, seq: int, why: Exception) -> LogTooNewError:
         """Refuse all appends, for by this version's rules an event of the log could not be; return the refusal."""
@@ -218,14 +219,21 @@ class EventLog:
                 raise
             await asyncio.sleep(_LEISURE * (time.perf_counter() - began))
 
-    async def close(self) -> None:
-        """Bring what was appended to the disk, and give the log back. To be called as often as one likes."""
+    async def close(self, *, give_back: Callable[[], bool] = lambda: False) -> None:
+        """Bring what was appended to the disk, and let go of the log. To be called as often as one likes.
+
+        Args:
+            give_back: Asked once it is known what is on disk: whether nothing runs for this log any more, so that
+                another namespace may take it. Not asked where nothing could be appended: not all is known then.
+        """
         if self._closed:
             return
-        self._closed = True
-        self._refusal = self._refusal or LogRefusedError("the log is closed")
+        self._closed, closed = True, LogRefusedError("the log is closed")
+        self._refusal = self._refusal or closed
         while self._writing:
             await self._run(_nothing)  # it is done after the write that is on its way
+        if self._refusal is closed and give_back():
+            await self._run(self._storage.give_back)
         await self._run(self._storage.close)
         self._writer.shutdown()
 
@@ -238,15 +246,6 @@ class EventLog:
                 yield row
         finally:
             self._appended = self._committed = Mark(last.seq, last.hash)
-
-    def _until_refused(self, replayed: Iterator[T]) -> Iterator[T]:
-        """Yield what is replayed; whether it comes to its end decides whether anything can be appended."""
-        try:
-            yield from replayed
-        except LogRefusedError as error:
-            self._refusal = error
-            raise
-        self._refusal = None
 
     async def _in_writer(self, work: Callable[[], T]) -> T:
         if self._closed:

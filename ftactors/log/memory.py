@@ -9,9 +9,11 @@ from itertools import islice
 from operator import attrgetter
 
 from ftactors.core.errors import LogFullError, LogRefusedError
-from ftactors.log.beside import Owner, this_process
+from ftactors.log.beside import Found, Owner, this_process
 from ftactors.log.errors import LogTakenError, LogViolatedError
 from ftactors.log.rows import START, Head, Mark, Row, unique_keys
+
+_NAME = "the log in memory"
 
 
 @dataclass
@@ -38,6 +40,11 @@ class MemoryDisk:
         """The last row."""
         return self.rows[-1].mark if self.rows else START
 
+    @property
+    def found(self) -> Found:
+        """What whoever opens the log is told."""
+        return Found(self.end, self.epoch, self.owner, self.owners, self.cluster_id, self.namespace)
+
 
 class MemoryStorage:
     """A storage on a `MemoryDisk`. As with a database server, the one that opened it last may write."""
@@ -51,13 +58,7 @@ class MemoryStorage:
     def open(self) -> Head:
         """Take the log; see `Storage`."""
         disk = self.disk
-        if why_not := self._owner.why_not(disk.cluster_id, disk.namespace):
-            raise LogRefusedError(f"the log in memory {why_not}")
-        if self._owner.has_lost(disk.owners):
-            raise LogTakenError(
-                f"the log in memory was taken by {disk.owner} (epoch {disk.epoch}, event {disk.end.seq}) since this "
-                f"scheduler had it; this is {this_process()}"
-            )
+        self._owner.check(disk.found, name=_NAME)
         disk.epoch += 1
         disk.owner, disk.owners = this_process(), self._owner.among(disk.owners)
         disk.cluster_id, disk.namespace = self._owner.cluster_id, self._owner.namespace
@@ -81,14 +82,14 @@ class MemoryStorage:
         """Commit the rows, all or none; see `Storage`."""
         disk = self.disk
         if self._epoch is None:
-            raise LogRefusedError("the log in memory is not open for writing")
+            raise LogRefusedError(f"{_NAME} is not open for writing")
         if (self._epoch, rows[0].seq - 1) != (disk.epoch, disk.end.seq):
             raise self._fenced(rows[0].seq - 1)
         self._check_room(len(rows))
         keys: set[tuple[str | int | None, ...]] = set()
         for key in (key for row in rows for key in unique_keys(row)):
             if key in disk.keys or key in keys:
-                raise LogViolatedError(f"the log in memory has an event with {key} already")
+                raise LogViolatedError(f"{_NAME} has an event with {key} already")
             keys.add(key)
         disk.rows.extend(rows)
         disk.keys |= keys
@@ -109,17 +110,18 @@ class MemoryStorage:
                 disk.room -= disk.reserve
         return not disk.given_back
 
-    def close(self) -> None:
-        """Give the log back."""
+    def give_back(self) -> None:
+        """Take note that nobody has the log; see `Storage`."""
         if self._epoch == self.disk.epoch:
             self.disk.cluster_id = self.disk.namespace = ""
+
+    def close(self) -> None:
+        """Let go of the log; see `Storage`."""
         self._epoch = None
 
     def _fenced(self, expected: int) -> LogTakenError:
-        disk = self.disk
         return LogTakenError(
-            f"the log in memory was taken by {disk.owner} (epoch {disk.epoch}, event {disk.end.seq}); "
-            f"this is {this_process()} (epoch {self._epoch}, event {expected})"
+            f"{_NAME} {self.disk.found.taken}; this is {this_process()} (epoch {self._epoch}, event {expected})"
         )
 
     def _check_room(self, wanted: int) -> None:
@@ -129,4 +131,4 @@ class MemoryStorage:
         room = disk.room
         if not disk.given_back:
             disk.given_back, disk.room = True, room + disk.reserve
-        raise LogFullError(f"the log in memory has room for {room} more events; {wanted} were to be written")
+        raise LogFullError(f"{_NAME} has room for {room} more events; {wanted} were to be written")

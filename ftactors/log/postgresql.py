@@ -44,7 +44,7 @@ SELECT current_setting('fsync'), current_setting('full_page_writes'),
        set_config('synchronous_commit', current_setting('synchronous_commit'), false),
        pg_is_in_recovery()::text, current_setting('transaction_read_only'), current_setting('server_encoding')
 """
-"""What it needs to keep what is committed. To set synchronous_commit to what it is keeps it so for this session."""
+"""What it needs to keep what is committed. To set synchronous_commit to what it is keeps it so for this connection."""
 _REFUSED = (
     ("fsync", "off", "set fsync = on for the server and reload it"),
     ("full_page_writes", "off", "set full_page_writes = on for the server and reload it"),

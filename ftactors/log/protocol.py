@@ -58,5 +58,11 @@ class Storage(Protocol):
     def refill(self) -> bool:
         """Set aside again what was given back to a full disk; return whether the reserve is whole."""
 
+    def give_back(self) -> None:
+        """Take note that nobody has the log, and nothing runs for it: who opens it next may be of another namespace.
+
+        Does nothing where the log was only looked at, or is another's by now.
+        """
+
     def close(self) -> None:
-        """Give the log back. What was not written stays unwritten."""
+        """Let go of the log. What was not written stays unwritten."""

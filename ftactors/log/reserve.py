@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from ftactors.log.beside import PRIVATE
+from ftactors.log.beside import open_private
 
 RESERVE_BYTES = 4 * 2**20
 _NOT_SUPPORTED = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
@@ -42,7 +42,7 @@ class Reserve:
     def _make(self) -> bool:
         if free_bytes(self._path.parent) < 2 * RESERVE_BYTES:
             return False
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, PRIVATE)
+        descriptor = open_private(self._path, os.O_WRONLY | os.O_CREAT)
         try:
             _allocate(descriptor)
         except OSError:

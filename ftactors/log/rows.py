@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from json import JSONEncoder
 from json.encoder import encode_basestring_ascii
 from typing import NamedTuple, get_args
 
 from pydantic import ValidationError
 
 from ftactors import __version__
+from ftactors.core.canonical import canonical
 from ftactors.core.errors import LogError
 from ftactors.core.events import EVENTS, TERMINAL, AnyEvent, AttemptPlaced, Event, Recorded
 from ftactors.log.errors import LogTooNewError
@@ -77,8 +77,6 @@ KNOWN = frozenset(stored_name(event) for event in get_args(AnyEvent))
 TERMINAL_TYPES = tuple(stored_name(event)[0] for event in TERMINAL)
 PLACED_TYPE = stored_name(AttemptPlaced)[0]
 
-_canonical = JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode
-
 
 def row_of(recorded: Recorded, previous: bytes) -> Row:
     """Return the row of an event, chained to the hash of the row before it.
@@ -106,7 +104,7 @@ def row_of(recorded: Recorded, previous: bytes) -> Row:
         idempotency_key,
     )
     try:
-        payload = _canonical(event.model_dump(mode="json"))
+        payload = canonical(event.model_dump(mode="json"))
         return Row(*columns, payload, chained(previous, columns, payload))
     except ValueError as error:
         raise LogError(f"event {recorded.seq} ({event.type}) cannot be stored: {error}") from error

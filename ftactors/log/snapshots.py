@@ -13,7 +13,7 @@ from pathlib import Path
 
 import ftactors
 from ftactors.core.urls import without_password
-from ftactors.log.beside import PRIVATE
+from ftactors.log.beside import open_private
 from ftactors.log.rows import Mark
 
 
@@ -61,7 +61,7 @@ class SnapshotFile:
         staged = self._path.with_name(f"{self._path.name}.new")
         with suppress(OSError):  # such as a full disk; the log itself is whole
             staged.parent.mkdir(parents=True, exist_ok=True)
-            with open(staged, "wb", opener=_private) as file:
+            with open(staged, "wb", opener=open_private) as file:
                 file.write(json.dumps(asdict(header)).encode() + b"\n" + document)
                 file.flush()
                 os.fsync(file.fileno())
@@ -85,7 +85,3 @@ def _code() -> str:
 
 def _check(document: bytes) -> str:
     return blake2b(document, digest_size=16).hexdigest()
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, PRIVATE)

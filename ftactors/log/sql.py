@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,24 +13,12 @@ from sqlalchemy.exc import DBAPIError
 
 import ftactors
 from ftactors.core.errors import LogError, LogFullError, LogRefusedError
-from ftactors.log.beside import Owner, Witness, this_process
+from ftactors.log.beside import Found, Owner, Witness, this_process
 from ftactors.log.errors import LogDamagedError, LogTakenError, LogTooNewError, LogViolatedError, OutcomeUnknownError
 from ftactors.log.rows import START, Head, Mark, Row
 from ftactors.log.tables import FORMAT, READ, READ_JOB, head, metadata
 
 _ROWS_AT_ONCE = 2_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """The row of the head."""
-
-    end: Mark
-    epoch: int
-    owner: str
-    owners: list[str]
-    cluster_id: str
-    namespace: str
 
 
 class SqlStorage(ABC):
@@ -167,12 +154,17 @@ class SqlStorage(ABC):
         """Return True: a database's own disk is not ours to keep a reserve on."""
         return True
 
+    def give_back(self) -> None:
+        """Take note that nobody has the log; see `Storage`."""
+        free = update(head).where(head.c.epoch == self._epoch).values(cluster_id="", namespace="")
+        if self._epoch:
+            with suppress(DBAPIError), self._connection.begin():  # else it is taken for one that was killed
+                self._connection.execute(free)
+
     def close(self) -> None:
-        """Give the log back."""
-        connection, self._opened, epoch, self._epoch = self._opened, None, self._epoch, 0
+        """Let go of the log; see `Storage`."""
+        connection, self._opened, self._epoch = self._opened, None, 0
         if connection is not None:
-            if epoch and self._owner.cluster_id:
-                _give_back(connection, epoch)
             with suppress(DBAPIError):  # it was lost before
                 connection.close()
             connection.engine.dispose()
@@ -201,16 +193,10 @@ class SqlStorage(ABC):
     def _take(self, connection: Connection) -> Head:
         found = _found(self._name, connection, locked=True)
         if found is None:
-            found = _Found(START, epoch=0, owner="", owners=[], cluster_id="", namespace="")
+            found = Found(START, epoch=0, owner="", owners=[], cluster_id="", namespace="")
             empty = dict.fromkeys(("owner", "owners", "cluster_id", "namespace", "version"), "")
             connection.execute(insert(head).values(id=1, format=FORMAT, epoch=0, seq=0, hash=START.hash, **empty))
-        if why_not := self._owner.why_not(found.cluster_id, found.namespace):
-            raise LogRefusedError(f"{self._name} {why_not}")
-        if self._owner.has_lost(found.owners):
-            raise LogTakenError(
-                f"{self._name} was taken by {found.owner} (epoch {found.epoch}, event {found.end.seq}) since this "
-                f"scheduler had it; this is {this_process()}"
-            )
+        self._owner.check(found, name=self._name)
         witness = self._witnessed()
         if witness is None or witness.seq <= found.end.seq:  # else rows are lost, and all is left as it was found
             connection.execute(
@@ -254,21 +240,14 @@ class SqlStorage(ABC):
         if found is None:
             return LogDamagedError(1, f"{self._name} has no head any more")
         return LogTakenError(
-            f"{self._name} was taken by {found.owner} (epoch {found.epoch}, event {found.end.seq}); "
-            f"this is {this_process()} (epoch {self._epoch}, event {expected})"
+            f"{self._name} {found.taken}; this is {this_process()} (epoch {self._epoch}, event {expected})"
         )
 
     def _full(self) -> LogFullError:
         return LogFullError(f"the disk of {self._name} is full; make room and try again")
 
 
-def _give_back(connection: Connection, epoch: int) -> None:
-    """Take note that nobody has the log: who opens it next may be of another namespace."""
-    with suppress(DBAPIError), connection.begin():  # else it is taken for one that was killed
-        connection.execute(update(head).where(head.c.epoch == epoch).values(cluster_id="", namespace=""))
-
-
-def _found(name: str, connection: Connection, *, locked: bool = False) -> _Found | None:
+def _found(name: str, connection: Connection, *, locked: bool = False) -> Found | None:
     """Return what the head says, where there is one; locked: nobody else moves it until the transaction ends."""
     query = select(head).with_for_update() if locked else select(head)
     found = connection.execute(query).first()
@@ -292,5 +271,5 @@ def _found(name: str, connection: Connection, *, locked: bool = False) -> _Found
             str(space),
             str(),
         ):
-            return _Found(Mark(seq, row_hash), epoch, owner, owners.split(), cluster, space)
+            return Found(Mark(seq, row_hash), epoch, owner, owners.split(), cluster, space)
     raise LogDamagedError(1, f"{name} has a head that was never written: {found}")

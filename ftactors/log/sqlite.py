@@ -15,7 +15,7 @@ from sqlalchemy import Connection, NullPool, create_engine, event
 from sqlalchemy.dialects import sqlite
 
 from ftactors.core.errors import LogFullError, LogRefusedError
-from ftactors.log.beside import PRIVATE, Owner, OwnerFile, Witness, this_process
+from ftactors.log.beside import Owner, OwnerFile, Witness, open_private, this_process
 from ftactors.log.errors import LogDamagedError
 from ftactors.log.filesystem import mount_of
 from ftactors.log.reserve import Reserve
@@ -208,7 +208,7 @@ def _create(path: Path) -> None:
     missing = [directory for directory in path.parents if not directory.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, PRIVATE))
+        os.close(open_private(path, os.O_CREAT | os.O_EXCL | os.O_RDWR))
         for directory in (path.parent, *(made.parent for made in missing)):
             descriptor = os.open(directory, os.O_RDONLY)
             os.fsync(descriptor)

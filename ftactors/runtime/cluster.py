@@ -142,7 +142,8 @@ class RayCluster:
 
     def _nodes_and_names(self) -> tuple[dict[str, Node], list[str]]:
         free = ray_state.available_resources_per_node()
-        nodes = {node["NodeID"]: _node(node, free.get(node["NodeID"], {})) for node in ray.nodes()}
+        draining = ray_state.state.get_draining_nodes()
+        nodes = {node["NodeID"]: _node(node, free.get(node["NodeID"], {}), draining) for node in ray.nodes()}
         actors = ray.util.list_named_actors(all_namespaces=True)
         return nodes, [actor["name"] for actor in actors if actor["namespace"] == self._namespace]
 
@@ -228,7 +229,13 @@ class RayCluster:
             self._handles[key] = (
                 ray.remote(TrainerActor)
                 .options(**options)
-                .remote(key.job_id, key.attempt, key.rank, orphan_timeout_s=command.orphan_timeout_s)
+                .remote(
+                    key.job_id,
+                    key.attempt,
+                    key.rank,
+                    orphan_timeout_s=command.orphan_timeout_s,
+                    world_size=command.world_size,
+                )
             )
         except ValueError as error:
             if not self._exists(key):
@@ -258,6 +265,8 @@ async def _ask(handle: Any) -> Process:
         incarnation=found.incarnation,
         begun=found.begun,
         quiet_s=found.quiet_s,
+        address=found.address,
+        failed=found.failed,
     )
 
 
@@ -266,12 +275,12 @@ async def _tell(handle: Any, incarnation: str, number: int) -> None:
         await handle.acknowledge.remote(incarnation, number)
 
 
-def _node(node: dict[str, Any], free: dict[str, float]) -> Node:
+def _node(node: dict[str, Any], free: dict[str, float], draining: Collection[str]) -> Node:
     total = node["Resources"]
     types = [name.removeprefix("accelerator_type:") for name in total if name.startswith("accelerator_type:")]
     return Node(
         node_id=node["NodeID"],
-        state="up" if node["Alive"] else "dead",
+        state="dead" if not node["Alive"] else "draining" if node["NodeID"] in draining else "up",
         name=node["NodeName"],
         gpus=int(total.get("GPU", 0)),
         cpus=total.get("CPU", 0.0),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ftactors.core.work import Failed
+
 
 @dataclass(frozen=True, slots=True)
 class Described:
@@ -27,3 +29,7 @@ class Described:
     """The number of the latest report, 0 before the first."""
     ended: bool
     """Whether the last word was said and the work's process is gone."""
+    address: str | None = None
+    """`host:port` that it keeps for ranks to meet at, where it is the first one."""
+    failed: Failed | None = None
+    """The last word of a rank that does not report, where its work failed."""

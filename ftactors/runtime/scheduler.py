@@ -9,10 +9,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from ftactors.core import requests
-from ftactors.core.decide import decide, process_keys
+from ftactors.core.decide import decide
 from ftactors.core.errors import IllegalEventError, LogFullError, LogRefusedError, StaleReportError
 from ftactors.core.events import VITAL, AnyEvent, EvaluationReported, LogOpened, ProgressReported
+from ftactors.core.judging import process_keys
 from ftactors.core.queue import waiting_jobs
 from ftactors.core.reports import fact_of, failed
 from ftactors.core.seen import ProcessKey, Seen
@@ -77,14 +77,13 @@ class Scheduler:
         """Take the log, fold it, and record that it was opened.
 
         Raises:
-            LogRefusedError: the log is another's, damaged or too new; what was folded so far can be read. Or the
-                service was last in another namespace, and has left trainers there.
+            LogRefusedError: the log is another's, damaged or too new; what was folded so far can be read.
         """
         await asyncio.to_thread(self._replay)
         self.state.epoch = self.log.epoch
         self._clock = self._make_clock(self.state.at)
         self.cluster.on_change(self.wake)
-        await self.log.durable(self.record(requests.open_log(self.state, opened)))
+        await self.log.durable(self.record(opened))
 
     def record(self, event: AnyEvent, *, needed: bool = False) -> int:
         """Take an event in and put it on its way to the disk; return its seq.
@@ -178,14 +177,14 @@ class Scheduler:
         await self._changed.wait()
 
     async def close(self) -> None:
-        """Stop pulling, and give the log back; what runs on the cluster stays."""
+        """Stop pulling, and let go of the log; what runs on the cluster stays. Where nothing does, it is given back."""
         for pull in self._pulls.values():
             pull.cancel()
         await asyncio.gather(*self._pulls.values(), return_exceptions=True)
         if self._snapshots is not None:
             await self._snapshots.close(self.state)
         await self.cluster.close()
-        await self.log.close()
+        await self.log.close(give_back=lambda: not self.state.held)
 
     def _replay(self) -> None:
         """Fold the log: what came after the snapshot, where there is one that fits, else all."""
@@ -208,13 +207,10 @@ class Scheduler:
     def _fold(self, after: Mark) -> None:
         gc.disable()  # nothing of what is folded is garbage, and to look through it again and again takes a tenth
         try:
-            self._fold_all(after)
+            for recorded, passed in self.log.replay(after):
+                self.state.apply_in_brief(recorded, passed)
         finally:
             gc.enable()
-
-    def _fold_all(self, after: Mark) -> None:
-        for recorded, passed in self.log.replay_in_brief(after):
-            self.state.apply_in_brief(recorded, passed)
 
     async def _check_what_was_not_replayed(self) -> None:
         """Verify the events that the snapshot stood for; the log refuses from then on where one is damaged."""

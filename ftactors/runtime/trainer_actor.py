@@ -15,10 +15,11 @@ from uuid import uuid4
 import ray
 
 from ftactors.core.errors import StaleReportError
-from ftactors.core.work import CheckpointWritten, Report, StopOrder, Stopped, Work
+from ftactors.core.work import AnyWord, CheckpointWritten, Failed, Report, StopOrder, Stopped, Work
 from ftactors.runtime.child import Child
 from ftactors.runtime.described import Described
 from ftactors.runtime.failure import last_word_for
+from ftactors.runtime.meeting import Meeting
 from ftactors.runtime.outbox import Outbox
 
 PULL_WAIT_S = 20.0
@@ -35,12 +36,15 @@ class TrainerActor:
         attempt: The attempt's number within the job.
         rank: The rank within the attempt.
         orphan_timeout_s: After so long without a pull, the work is stopped with a checkpoint and the actor exits.
+        world_size: How many ranks the attempt has. The first alone reports, and the others meet it at its address.
     """
 
-    def __init__(self, job_id: str, attempt: int, rank: int, *, orphan_timeout_s: float) -> None:
+    def __init__(self, job_id: str, attempt: int, rank: int, *, orphan_timeout_s: float, world_size: int = 1) -> None:
         self._job_id, self._attempt, self._rank = job_id, attempt, rank
         self._incarnation = uuid4().hex
         self._outbox = Outbox()
+        self._meeting = Meeting(ray.util.get_node_ip_address()) if world_size > 1 and rank == 0 else None
+        self._failed: Failed | None = None
         self._child: Child | None = None
         self._never_to_begin = False
         self._orphan_timeout_s = orphan_timeout_s
@@ -49,6 +53,8 @@ class TrainerActor:
 
     async def describe(self) -> Described:
         """Return what and where this actor is, and how its work is."""
+        if self._rank > 0:  # nobody pulls its reports: to be asked is to be wanted
+            self._wanted_at = time.monotonic()
         context = ray.get_runtime_context()
         return Described(
             job_id=self._job_id,
@@ -62,6 +68,8 @@ class TrainerActor:
             quiet_s=self._child.quiet_s if self._child else 0.0,
             last_report=self._outbox.last_number,
             ended=self._never_to_begin or (self._child is not None and self._child.ended.is_set()),
+            address=None if self._meeting is None else self._meeting.address,
+            failed=self._failed,
         )
 
     async def begin(self, incarnation: str, work: Work) -> bool:
@@ -71,10 +79,10 @@ class TrainerActor:
         if self._child is None and not self._never_to_begin:
             self._wanted_at = time.monotonic()
             try:
-                self._child = Child(work, self._outbox.put, threads=_threads())
+                self._child = Child(work, self._hear, threads=_threads())
             except (OSError, ValueError) as error:  # ValueError: of a path that no file can have
                 self._never_to_begin = True
-                self._outbox.put(last_word_for(error, stage=None, dataset=None))
+                self._hear(last_word_for(error, stage=None, dataset=None))
         return True
 
     async def reports(self, incarnation: str, after: int) -> list[Report]:
@@ -119,12 +127,19 @@ class TrainerActor:
             self._child.kill()
             await self._child.ended.wait()
 
+    def _hear(self, word: AnyWord) -> None:
+        """Keep a word to be pulled; of a rank that does not report, keep only how it failed."""
+        if self._rank == 0:
+            self._outbox.put(word)
+        elif isinstance(word, Failed):
+            self._failed = word
+
     def _stop(self, order: StopOrder) -> None:
         if self._child is not None:
             self._child.stop(order)
         elif not self._never_to_begin:
             self._never_to_begin = True
-            self._outbox.put(Stopped(clean=True))  # nothing was begun, so nothing is lost
+            self._hear(Stopped(clean=True))  # nothing was begun, so nothing is lost
 
     async def _exit_when_orphaned(self) -> None:
         """Exit once nobody has pulled for the timeout, but let the work stop first."""

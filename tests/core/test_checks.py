@@ -160,7 +160,6 @@ BEST = {f"{HYPER}.load_best_model_at_end": True, **HELD_OUT}
             "continue_adapter",
             "use method 'lora' or 'qlora'",
         ),
-        ({"resources.num_workers": 2}, "resources.num_workers", "trains each job on one worker"),
         (
             {"resources.accelerator_type": "H100", "resources.num_gpus": 0},
             "resources.accelerator_type",

@@ -197,7 +197,7 @@ def test_all_problems_are_listed_at_once():
         f"{HYPER}.bf16": True,
         f"{HYPER}.evaluation_strategy": "epoch",
         f"{HYPER}.load_best_model_at_end": True,
-        "resources.num_workers": 2,
+        "resources.num_workers": 0,
         "metadata": {"k" * 65: "v"},
     }
 

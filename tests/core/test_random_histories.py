@@ -7,10 +7,11 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftactors.core.decide import decide, process_keys
+from ftactors.core.decide import decide
 from ftactors.core.errors import IllegalEventError, StaleReportError
 from ftactors.core.events import PauseRequested, ServiceStarted, ServiceStopRequested
 from ftactors.core.job import Job
+from ftactors.core.judging import process_keys
 from ftactors.core.phases import HOLDING_PHASES, TRANSITIONS, WAITING_PHASES
 from ftactors.core.queue import waiting_jobs
 from ftactors.core.seen import Process, ProcessKey, Seen

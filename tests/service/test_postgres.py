@@ -55,6 +55,6 @@ def titles() -> list[str]:
 
 
 def logs_of_ray() -> list[str]:
-    """Return what this session's processes have printed, one text a file."""
+    """Return what this Ray's processes have printed, one text a file."""
     session = Path(ray._private.worker.global_worker.node.get_session_dir_path())
     return [file.read_text(errors="replace") for file in (session / "logs").glob("*") if file.is_file()]
