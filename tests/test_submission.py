@@ -11,6 +11,7 @@ import pytest
 from ftactors.core.errors import InvalidJobConfigError, ModelNotFoundError
 from ftactors.core.events import ModelRef
 from ftactors.core.service_config import ServiceConfig
+from ftactors.core.work import Stopped
 from ftactors.models import BaseModelFound, LLMModelManager
 from ftactors.submission import Factories, Submission, digest_of, plan_submission
 from tests.configs import job
@@ -33,8 +34,8 @@ class Models(LLMModelManager):
 class Trainer(BaseTrainer):
     """One of the user's own."""
 
-    def run(self, work, session):
-        raise NotImplementedError
+    def run(self) -> Stopped:
+        return Stopped(clean=True)
 
 
 class Outer:

@@ -116,11 +116,23 @@ class SchedulerClient:
         handle: The actor.
         namespace: Where it has its name.
         created: Whether this driver made it.
+        patience_s: How long one that cannot answer is waited for.
+        retry_s: The wait between two tries.
     """
 
-    def __init__(self, handle: Any, namespace: str, *, created: bool) -> None:
+    def __init__(
+        self,
+        handle: Any,
+        namespace: str,
+        *,
+        created: bool,
+        patience_s: float = _PATIENCE_S,
+        retry_s: float = _RETRY_S,
+    ) -> None:
         self._handle = handle
         self._namespace = namespace
+        self._patience_s = patience_s
+        self._retry_s = retry_s
         self._has_answered = False
         self.created = created
 
@@ -203,7 +215,7 @@ class SchedulerClient:
             FtactorsError: whatever the desk raises.
             ServiceUnavailableError: the scheduler is gone, or does not come back.
         """
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + self._patience_s
         while True:
             try:
                 answer = await self._handle.ask.remote(method, *args, **options)
@@ -212,11 +224,13 @@ class SchedulerClient:
                     raise
                 if not self._may_come_back(error.cause) or time.monotonic() > deadline:
                     raise error.cause from None
-                await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(self._retry_s)
             except ActorUnavailableError as error:
                 if time.monotonic() > deadline:
-                    raise ServiceUnavailableError(f"the scheduler has not answered for {_PATIENCE_S:g} s") from error
-                await asyncio.sleep(_RETRY_S)
+                    raise ServiceUnavailableError(
+                        f"the scheduler has not answered for {self._patience_s:g} s"
+                    ) from error
+                await asyncio.sleep(self._retry_s)
             except ActorDiedError as error:
                 raise ServiceUnavailableError(
                     "the service was stopped; its jobs rest, and go on at the next start"

@@ -10,7 +10,6 @@ from ftactors.core.errors import (
     InvalidJobConfigError,
     JobNotFoundError,
     JobStateError,
-    LogRefusedError,
     ModelConflictError,
     ModelNotFoundError,
     ServiceError,
@@ -21,6 +20,7 @@ from ftactors.core.events import (
     ModelImported,
     ModelRef,
     PauseRequested,
+    ResumeRequested,
     ServiceStopRequested,
 )
 from ftactors.core.service_config import ServiceConfig
@@ -29,7 +29,6 @@ from tests.core.histories import (
     cancel_requested,
     cancelled,
     completed,
-    opened,
     prepared,
     running,
     state_after,
@@ -139,37 +138,46 @@ def test_what_is_unknown_or_has_ended_cannot_be_cancelled():
     assert cancel(state_after(submitted(), *prepared(), *running(), completed())) == (False, None)
 
 
+def asked(state, ask, request_id):
+    """Return whether the job is paused after a request that is a new one."""
+    fact = ask(state, JOB, request_id=request_id, by="someone")
+    assert isinstance(fact, PauseRequested if ask is requests.pause else ResumeRequested)
+    state.apply(state.recorded(fact, 2000.0))
+    return state.jobs[JOB].paused
+
+
 def test_pausing_and_resuming_are_idempotent():
     state = state_after(submitted())
-    fact = requests.pause(state, JOB, request_id="p", by="someone")
-    assert isinstance(fact, PauseRequested)
-    assert requests.resume(state, JOB, request_id="r", by="someone") is None
 
-    state.apply(state.recorded(fact, 2000.0))
+    assert asked(state, requests.pause, "p")
     assert requests.pause(state, JOB, request_id="p", by="someone") is None
-    assert requests.resume(state, JOB, request_id="r", by="someone") is not None
+    assert not asked(state, requests.resume, "r")
+    assert requests.resume(state, JOB, request_id="r", by="someone") is None
 
 
 def test_a_repeated_pause_does_not_undo_the_resume_that_came_after_it():
     state = state_after(submitted())
-    for ask, request_id in ((requests.pause, "p"), (requests.resume, "r")):
-        fact = ask(state, JOB, request_id=request_id, by="someone")
-        state.apply(state.recorded(fact, 2000.0))
+    asked(state, requests.pause, "p")
+    asked(state, requests.resume, "r")
 
     assert requests.pause(state, JOB, request_id="p", by="someone") is None
-    assert requests.pause(state, JOB, request_id="p2", by="someone") is not None
+    assert asked(state, requests.pause, "p2")
 
 
-def test_a_log_is_not_opened_in_another_namespace_while_trainers_may_run_in_the_last():
-    elsewhere = opened().model_copy(update={"namespace": "other"})
-    held = state_after(submitted(), *prepared(), *running())
+def test_a_pause_that_found_the_job_paused_does_not_undo_the_resume_that_came_after_it():
+    state = state_after(submitted())
+    assert [asked(state, requests.pause, request_id) for request_id in ("p1", "p2")] == [True, True]
+    asked(state, requests.resume, "r")
 
-    with pytest.raises(LogRefusedError, match="in namespace 'ftactors' of this cluster, and trainers of ftjob-1 may"):
-        requests.open_log(held, elsewhere)
-    assert requests.open_log(held, opened()) == opened()
-    assert requests.open_log(state_after(submitted()), elsewhere) == elsewhere
-    other_cluster = elsewhere.model_copy(update={"cluster_id": "cluster-2"})
-    assert requests.open_log(held, other_cluster) == other_cluster
+    assert requests.pause(state, JOB, request_id="p2", by="someone") is None
+
+
+def test_a_resume_that_found_nothing_to_resume_does_not_undo_the_pause_that_came_after_it():
+    state = state_after(submitted(), *prepared(), *running())
+    assert not asked(state, requests.resume, "r")
+    asked(state, requests.pause, "p")
+
+    assert requests.resume(state, JOB, request_id="r", by="someone") is None
 
 
 def test_only_a_living_job_can_be_paused():

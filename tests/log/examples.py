@@ -16,7 +16,7 @@ from ftactors.core.events import (
 )
 from ftactors.log.log import EventLog
 from ftactors.log.protocol import Storage
-from ftactors.log.rows import Mark, Row, row_of
+from ftactors.log.rows import Mark, Row, recorded_of, row_of
 
 BASE = ModelRef(model_id="base", path="/models/base", source="directory")
 
@@ -69,7 +69,9 @@ class Owner:
         self.fatal: list[BaseException] = []
         self.log = EventLog(storage, on_undone=self._undo, on_fatal=self.fatal.append)
         self.log.open()
-        self.state: list[Recorded] = list(self.log.replay())
+        for _ in self.log.replay():  # once that is done, events can be appended
+            pass
+        self.state: list[Recorded] = [recorded_of(row) for row in storage.read()]
 
     def record(self, event: AnyEvent) -> int:
         seq = self.log.seq + 1

@@ -39,6 +39,16 @@ class Breaking(MemoryStorage):
         raise OutcomeUnknownError(f"the connection was lost while {len(rows)} rows were committed")
 
 
+class GivenBack(MemoryStorage):
+    """Counts how often it is given back."""
+
+    times = 0
+
+    def give_back(self) -> None:
+        self.times += 1
+        super().give_back()
+
+
 async def held_in_a_write(owner: Owner, storage: Gated) -> None:
     """Return when the writer thread is in the middle of a write."""
     assert await asyncio.to_thread(storage.begun.wait, 30)
@@ -119,6 +129,35 @@ async def test_closing_brings_what_was_appended_to_the_disk(storage_again):
     await later.log.close()
     with pytest.raises(LogRefusedError, match="the log is closed"):
         later.record(submitted("j2"))
+
+
+async def test_whether_the_log_is_given_back_is_asked_once_it_is_known_what_is_on_disk():
+    disk = MemoryDisk(room=1)
+    owner = Owner(GivenBack(disk))
+    owner.record(submitted("j1"))
+    await owner.log.durable(1)
+    owner.record(submitted("j2"))
+    known: list[int] = []
+
+    await owner.log.close(give_back=lambda: known.append(len(owner.state)) or True)
+
+    assert known == [1]  # the other did not fit, and was undone
+    assert owner.log._storage.times == 1
+
+
+async def test_a_log_is_not_given_back_where_that_is_denied_or_nothing_could_be_appended():
+    disk = MemoryDisk()
+    kept, refused, taken = GivenBack(disk), GivenBack(disk), GivenBack(disk)
+    await Owner(kept).log.close(give_back=lambda: False)
+    log = EventLog(refused, on_undone=print, on_fatal=print)
+    log.open()
+    await log.close(give_back=lambda: True)  # it is not replayed
+    loser, owner = Owner(taken), Owner(MemoryStorage(disk))
+    loser.record(submitted("j1"))
+    await loser.log.close(give_back=lambda: True)
+
+    assert [kept.times, refused.times, taken.times] == [0, 0, 0]
+    await owner.log.close()
 
 
 async def test_what_was_not_committed_before_a_crash_is_gone_and_what_was_is_there():
@@ -286,8 +325,8 @@ async def test_nothing_can_be_appended_before_all_is_replayed(storage_again):
 async def test_a_damaged_log_is_read_up_to_the_damage_and_takes_nothing_more():
     disk = MemoryDisk()
     owner = Owner(MemoryStorage(disk))
-    for step in range(4):
-        seq = owner.record(progress("j1", step))
+    for number in range(4):
+        seq = owner.record(submitted(f"j{number}"))
     await owner.log.durable(seq)
     disk.rows[2] = disk.rows[2]._replace(at=0.5)
     log = EventLog(MemoryStorage(disk), on_undone=print, on_fatal=print)
@@ -295,7 +334,7 @@ async def test_a_damaged_log_is_read_up_to_the_damage_and_takes_nothing_more():
     log.open()
 
     with pytest.raises(LogDamagedError) as caught:
-        sound.extend(log.replay())
+        sound.extend(recorded for recorded, _ in log.replay())
 
     assert (sound, caught.value.seq) == (owner.state[:2], 3)
     with pytest.raises(LogDamagedError, match="event 3 is not what was written"):

@@ -6,7 +6,6 @@ from ftactors.core.errors import LogFullError, LogRefusedError
 from ftactors.log.beside import Owner
 from ftactors.log.errors import LogTakenError, LogViolatedError
 from ftactors.log.rows import START, Head
-from ftactors.log.sql import SqlStorage
 from ftactors.log.verify import verified
 from tests.log.examples import cancelled, chain, placed, progress, submitted
 
@@ -231,18 +230,51 @@ def test_a_log_that_was_not_given_back_is_not_taken_from_another_namespace_of_th
     killed = storage_again(Owner("s1", "c1", "team-a"))
     rows = chain([submitted("j1")], killed.open().end, epoch=1)
     killed.write(rows)
-    if isinstance(killed, SqlStorage):
-        killed._opened.close()  # as the end of its process would
+    killed.close()
     wrong = storage_again(Owner("s2", "c1", "team-b"))
 
     with pytest.raises(LogRefusedError, match="of a service in namespace 'team-a' of this cluster"):
         wrong.open()
     again = storage_again(Owner("s3", "c1", "team-a"))
     assert again.open().epoch == 2  # the refused one took nothing
+    again.give_back()
     again.close()
     moved = storage_again(Owner("s4", "c1", "team-b"))
     assert moved.open().epoch == 3
     moved.close()
+
+
+def test_a_log_that_was_not_given_back_is_taken_from_any_namespace_of_another_cluster(storage_again):
+    for epoch, owner in ((1, Owner("s1", "c1", "team-a")), (2, Owner("s2", "c2", "team-b"))):
+        storage = storage_again(owner)
+        assert storage.open().epoch == epoch
+        storage.close()
+
+
+@pytest.mark.parametrize("kind", ["memory", "postgresql"], indirect=True)
+def test_who_lost_the_log_gives_back_nothing(storage_again):
+    old, new = storage_again(Owner("s1", "c1", "team-a")), storage_again(Owner("s2", "c1", "team-a"))
+    old.open()
+    new.open()
+
+    old.give_back()
+    old.close()
+
+    with pytest.raises(LogRefusedError, match="of a service in namespace 'team-a' of this cluster"):
+        storage_again(Owner("s3", "c1", "team-b")).open()
+    new.close()
+
+
+def test_who_only_looked_at_a_log_gives_back_nothing(storage_again):
+    for begin in ("open", "look"):
+        storage = storage_again(Owner("s1", "c1", "team-a"))
+        getattr(storage, begin)()
+        if begin == "look":
+            storage.give_back()
+        storage.close()
+
+    with pytest.raises(LogRefusedError, match="of a service in namespace 'team-a' of this cluster"):
+        storage_again(Owner("s2", "c1", "team-b")).open()
 
 
 @pytest.mark.parametrize("kind", ["memory", "postgresql"], indirect=True)

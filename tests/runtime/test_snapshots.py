@@ -53,8 +53,8 @@ async def folded(disk: MemoryDisk, file: SnapshotFile | None) -> tuple[bytes, in
     """Return the state that an opening comes to, and how many events it replayed."""
     replayed = []
     scheduler = Scheduler(MemoryStorage(disk), MemoryCluster([]), on_fatal=pytest.fail, snapshots=file)
-    replay = scheduler.log.replay_in_brief
-    scheduler.log.replay_in_brief = lambda *args: (replayed.append(row) or row for row in replay(*args))  # type: ignore[method-assign]
+    replay = scheduler.log.replay
+    scheduler.log.replay = lambda *args: (replayed.append(row) or row for row in replay(*args))  # type: ignore[method-assign]
     await scheduler.open(opened())
     document = frozen(scheduler.state).replace(f'"epoch":{disk.epoch}'.encode(), b'"epoch":0')
     return document.partition(b'"at":')[0] + document.partition(b'"epoch":')[2], len(replayed)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +17,7 @@ from typing import Any
 import pytest
 
 from ftactors import JobStatus, LLMFineTuningService
+from ftactors.cli.edge import ExitCode
 from ftactors.log.errors import LogDamagedError
 from ftactors.runtime.client import SchedulerClient
 from tests.service.aftermath import actors_of
@@ -75,6 +79,44 @@ async def test_a_damaged_log_is_refused_by_name_stays_readable_and_is_not_opened
         assert jobs == [late.job_id, broken.job_id, sound.job_id]
         assert await service.cancel_fine_tuning_job(broken.job_id)
         assert (await client_of(service).ask("hello")).epoch == before.epoch + 2  # it was opened once to be refused
+
+
+async def test_the_command_stop_ends_a_scheduler_that_can_write_nothing_and_tells_why(
+    services: Callable[..., Any], job: Callable[..., dict[str, Any]], ray_session: str, tmp_path: Path
+):
+    async with services(**NOTHING_IS_PLACED) as service:
+        namespace = service.config.namespace
+        submitted = await service.submit_fine_tuning_job(job())
+        seq = (await service.list_job_events(submitted.job_id))[0].seq
+    damage = Damage(tmp_path / "state" / "events.db", seq, submitted.job_id)
+
+    async with services(**NOTHING_IS_PLACED) as service:
+        assert await SchedulerClient.end_refusing(namespace) is None  # it can write, and is left alone
+        before = await client_of(service).ask("hello")
+        damage.do()
+        os.kill(before.pid, signal.SIGKILL)
+        assert (await client_of(service).ask("hello")).refusal is not None
+
+        stopped = await asyncio.to_thread(stop_command, ray_session, namespace, tmp_path)
+        assert actors_of(namespace) == []
+        again = await asyncio.to_thread(stop_command, ray_session, namespace, tmp_path)
+        assert await SchedulerClient.end_refusing(namespace) is None  # there is none
+        damage.undo()
+        await service.detach()
+
+    assert (stopped.returncode, stopped.stdout) == (ExitCode.OK, "the service is stopped\n"), stopped.stderr
+    assert "the service could write nothing" in stopped.stderr
+    assert f"event {seq} is not what was written" in stopped.stderr
+    assert (again.returncode, again.stdout) == (ExitCode.OK, "no service is running\n"), again.stderr
+
+
+def stop_command(address: str, namespace: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run `ftactors stop`."""
+    file = directory / "service.json"
+    settings = {"ray_address": address, "namespace": namespace, "state_dir": str(directory / "state")}
+    file.write_text(json.dumps(settings))
+    command = [sys.executable, "-m", "ftactors.cli", "stop", "--config", str(file)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 async def it_refuses_and_stays(
