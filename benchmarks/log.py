@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.log_actor import listing, local_ray, restarts, submits
+from benchmarks.local_ray import local_ray
+from benchmarks.log_actor import listing, restarts, submits
 from benchmarks.log_append import in_groups, one_at_a_time
 from benchmarks.log_replay import finished_jobs, memory, replay
 from benchmarks.machine import facts, is_in_memory

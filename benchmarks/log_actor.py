@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
-import sys
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, redirect_stdout
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -25,16 +22,8 @@ from ftactors.core.service_config import ServiceConfig
 from ftactors.core.status import FineTuningJobStatusInfo, JobStatus
 from ftactors.runtime.client import SchedulerClient
 
-_ROOT = Path(__file__).parents[1]
 _MORE_CPUS_THAN_THERE_ARE = 1e6
 _PAGE = 100
-_QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "disabled",  # a token would be written to the home directory
-    "RAY_enable_metrics_collection": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-
 Call = Callable[[], Awaitable[object]]
 
 
@@ -56,29 +45,6 @@ class Bare:
 def _bare(answer: object) -> Any:
     options: dict[str, Any] = {"max_restarts": -1, "max_task_retries": -1, "max_concurrency": 10_000, "num_cpus": 0}
     return ray.remote(Bare).options(**options).remote(answer)
-
-
-@contextmanager
-def local_ray() -> Iterator[None]:
-    """Start a Ray of two CPUs and no GPU, and end it with all that runs on it."""
-    temporary = tempfile.mkdtemp(prefix="ft-", dir="/tmp")  # Ray's sockets need a short path
-    os.environ.update(_QUIET)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-    with redirect_stdout(sys.stderr):  # Ray tells of every actor that was killed; standard output is the table's
-        ray.init(
-            address="local",
-            num_cpus=2,
-            num_gpus=0,
-            include_dashboard=False,
-            _temp_dir=temporary,
-            log_to_driver=False,
-            namespace="benchmarks",
-        )
-        try:
-            yield
-        finally:
-            ray.shutdown()
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 @asynccontextmanager
