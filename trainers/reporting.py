@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from ftactors.core.events import Metrics, Stage
 from ftactors.core.session import Session, Stop
 from ftactors.core.work import AnyWord, Progress, StageBegun, StopOrder
+from trainers.memory import peak_mem_gib
 
 _AT_MOST_EVERY_S = 1.0
 _AT_LEAST_EVERY_S = 60.0  # a slow job's 1 % may take longer than a stall's timeout
@@ -87,7 +85,7 @@ class Reporter:
             step=step,
             metrics=metrics or {},
             tokens_per_second=tokens_per_second,
-            peak_mem_gib=_peak_mem_gib(),
+            peak_mem_gib=peak_mem_gib(),
         )
         self._unsaid = True
         due = self._is_due(step)
@@ -124,10 +122,3 @@ class Reporter:
             self.say(self._last)
             self._unsaid = False
             self._said_step, self._said_at = self._last.step, self._clock()
-
-
-def _peak_mem_gib() -> float:
-    """Return the most memory that the process has held: of its GPU where it uses one, else of the machine."""
-    if torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

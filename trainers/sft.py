@@ -10,7 +10,7 @@ from datasets import Dataset, disable_progress_bars
 from transformers.utils import logging as transformers_logging
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from ftactors.core.config import Metric, TrainingHyperparameters
+from ftactors.core.config import Metric
 from ftactors.core.errors import DatasetLostError, DeviceError
 from ftactors.core.events import Metrics, PublishedModel, Stage
 from ftactors.core.session import Session, Stop
@@ -24,6 +24,7 @@ from trainers.encode import load_prepared
 from trainers.evaluation import Evaluation, HeldOut, finite
 from trainers.loading import cast, restore
 from trainers.loop import Conduct, Loop
+from trainers.memory import keep_to_share, peak_mem_gib, shortage_told
 from trainers.publish import publish, register
 from trainers.reporting import Reporter
 from trainers.shapes import Messages
@@ -41,9 +42,10 @@ class SftTrainer(BaseTrainer):
                 f"a GPU is set aside for this attempt, but torch {torch.__version__} sees none on this node",
                 hint="install torch's CUDA build on every node with a GPU, or ask for resources.num_gpus=0",
             )
-        asked = TrainingHyperparameters(**{**dict(work.config.hyperparameters), **work.overrides})
-        self._config = work.config.model_copy(update={"hyperparameters": asked})
-        self._asked = asked
+        if work.uses_gpu:
+            keep_to_share(work.gpu_thousandths)
+        self._config = work.config
+        self._asked = work.config.hyperparameters
         self._metrics = tuple(work.config.evaluation.metrics)
         self._precision = precision_of(self._config, uses_gpu=work.uses_gpu)
         self._attempt_dir = Path(work.attempt_dir)
@@ -58,10 +60,11 @@ class SftTrainer(BaseTrainer):
         splits = load_prepared(Path(self.work.dataset.path))
         self._attempt_dir.mkdir(parents=True, exist_ok=True)
         self._reporter = Reporter(self.session, self._plan(splits), self._attempt_dir)
-        try:
-            return self._run(splits["train"], splits.get("validation"))
-        except Stop:
-            return self._stopped(self._loop)
+        with shortage_told(self.work, lambda: self._reporter.stage):
+            try:
+                return self._run(splits["train"], splits.get("validation"))
+            except Stop:
+                return self._stopped(self._loop)
 
     def _stopped(self, loop: Loop | None) -> Stopped:
         """Return the word of an attempt that stops, after a checkpoint if the order wants one and there is none yet.
@@ -214,7 +217,7 @@ class SftTrainer(BaseTrainer):
             digest=model.digest,
             kind=model.kind,
             base=model.base,
-            metrics=metrics,
+            metrics={**metrics, "peak_mem_gib": peak_mem_gib()},
             trained_tokens=loop.conduct.tally.train.tokens,
         )
 

@@ -31,7 +31,7 @@ from ftactors.core.events import (
     StageStarted,
     YieldRequested,
 )
-from ftactors.core.job import TRAINING_STAGES, Attempt, Cancel, Failure, Job
+from ftactors.core.job import TRAINING_STAGES, Attempt, Cancel, Failure, Job, Yielded
 from ftactors.core.phases import HOLDING_PHASES, PURPOSE_OF, TRANSITIONS, WAITING_PHASES, EventType, Phase
 from ftactors.core.replacing import replace
 
@@ -141,7 +141,7 @@ def _change(job: Job, event: AnyJobEvent, at: float, seq: int) -> Job:  # noqa: 
         case YieldRequested():
             return replace(job, attempt=_yielding(job, event, at))
         case AttemptStopped():
-            return replace(job, retry_at=at, **_NO_STAGE)
+            return replace(job, retry_at=at, yielded=Yielded(event.reason, _held(job).yield_for), **_NO_STAGE)
         case AttemptFailed():
             return _attempt_failed(job, event, at)
         case PauseRequested() | ResumeRequested():
@@ -181,7 +181,7 @@ def _placed(job: Job, event: AttemptPlaced, at: float, seq: int) -> Job:
         overrides=event.overrides,
     )
     overrides = event.overrides if event.purpose == "train" else job.overrides
-    return replace(job, attempts=event.attempt, attempt=attempt, overrides=overrides)
+    return replace(job, attempts=event.attempt, attempt=attempt, overrides=overrides, yielded=None)
 
 
 def _started(job: Job, event: AttemptStarted, at: float) -> Job:
@@ -213,6 +213,7 @@ def _stage_started(job: Job, event: StageStarted, at: float) -> Job:
         total_steps=total,
         first_step=job.step,
         progress_at=at,
+        baseline_s=at - job.stage_at if job.stage == "baseline" else job.baseline_s,
         warnings=_more(job.warnings, event.warnings),
     )
 
@@ -231,7 +232,9 @@ def _progressed(job: Job, event: ProgressReported, at: float) -> Job:
 
 
 def _yielding(job: Job, event: YieldRequested, at: float) -> Attempt:
-    return replace(_held(job), yield_reason=event.reason, yield_at=at, yield_grace_s=event.grace_s)
+    return replace(
+        _held(job), yield_reason=event.reason, yield_for=event.for_job, yield_at=at, yield_grace_s=event.grace_s
+    )
 
 
 def _attempt_failed(job: Job, event: AttemptFailed, at: float) -> Job:

@@ -45,12 +45,22 @@ class Attempt:
     report: int = 0
     """The number of the last report that became a fact."""
     yield_reason: str | None = None
+    yield_for: str | None = None
+    """The job that it makes room for, where it was preempted."""
     yield_at: float = 0.0
     yield_grace_s: float = 0.0
 
     def incarnation_of(self, rank: int) -> str | None:
         """Return the incarnation of a rank's trainer actor; None before the claim."""
         return self.started[rank].incarnation or self.incarnation if self.started else self.incarnation
+
+
+@dataclass(frozen=True, slots=True)
+class Yielded:
+    """Why an attempt gave its share back."""
+
+    reason: str
+    for_job: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +123,8 @@ class Job:
     failed_train: int = 0
     retry_at: float = 0.0
     waiting_since: float = 0.0
+    yielded: Yielded | None = None
+    """Why the last attempt gave its share back; None where it ended in another way."""
     dataset: DatasetPrepared | None = None
     checkpoints: tuple[CheckpointRef, ...] = ()
     """Those that exist, oldest first."""
@@ -132,6 +144,8 @@ class Job:
     tokens_per_second: float | None = None
     peak_mem_gib: float | None = None
     baseline: Metrics | None = None
+    baseline_s: float | None = None
+    """How long it took to measure the base model, on the data that the tuned one will be measured on."""
     tuned: Metrics | None = None
     warnings: tuple[str, ...] = ()
     cancel: Cancel | None = None

@@ -124,10 +124,10 @@ def failed(
     attempt = job.attempt
     if attempt is None:
         raise ValueError(f"job {job.job_id!r} is {job.phase} and holds no attempt that could fail")
-    if word.error_type == OUT_OF_MEMORY and attempt.purpose == "train":
-        word = _out_of_memory(job, word)
     count = job.failed(attempt.purpose) + int(counts)
-    allowed = int(job.config.get("max_attempts", 3))
+    was_the_last = counts and count >= int(job.config.get("max_attempts", 3))
+    if word.error_type == OUT_OF_MEMORY and attempt.purpose == "train" and not was_the_last:
+        word = _out_of_memory(job, word)
     told: dict[str, Any] = {
         "job_id": job.job_id,
         "attempt": attempt.number,
@@ -138,7 +138,7 @@ def failed(
         "message": word.message,
         "hint": word.hint,
     }
-    if not word.retryable or (counts and count >= allowed):
+    if not word.retryable or was_the_last:
         return JobFailed(**told)
     return AttemptFailed(**told, counts=counts, retry_at=now + backoff_s(count if counts else 1, rules))
 

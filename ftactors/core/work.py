@@ -61,7 +61,7 @@ class Work(Fact):
 
     @cached_property
     def config(self) -> FineTuningJobConfig:
-        """The job's configuration.
+        """The job's configuration, with this attempt's overrides.
 
         Read where the work is done, so that a job of an older version, which this one may refuse, fails alone.
 
@@ -69,7 +69,8 @@ class Work(Fact):
             InvalidJobConfigError: this version does not accept what is stored.
         """
         stored: dict[str, Any] = self.job
-        return FineTuningJobConfig(**stored)
+        asked = {**stored.get("hyperparameters", {}), **self.overrides}
+        return FineTuningJobConfig(**{**stored, "hyperparameters": asked})
 
 
 def _storable(text: str) -> str:

@@ -5,22 +5,21 @@ from __future__ import annotations
 import errno
 import signal
 import traceback
-from collections.abc import Iterator
 
 from ftactors.core.errors import ConfigurationError, DatasetLostError, JobExecutionError
 from ftactors.core.events import Stage
+from ftactors.core.shortage import causes, is_out_of_memory
 from ftactors.core.work import DatasetMissing, Failed
 
 OUT_OF_MEMORY_HINT = (
     "lower per_device_train_batch_size (and raise gradient_accumulation_steps), lower max_seq_length, "
-    "or turn gradient_checkpointing on"
+    "turn gradient_checkpointing on, or ask for a larger share: resources.num_gpus, or resources.memory_gib on CPUs"
 )
 DISK_FULL_HINT = "free space where the job writes, or lower save_total_limit"
 KILLED_HINT = (
     "the kernel kills this way when the host's memory runs out: ask for more resources.memory_gib, "
     "or lower per_device_train_batch_size or max_seq_length"
 )
-_NO_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "Cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _NO_SPACE_TEXT = "No space left on device"  # safetensors and torch raise errors of their own with it
 
 
@@ -72,25 +71,12 @@ def last_word_of_the_dead(pid: int, code: int, *, stage: Stage | None, asked_for
 
 
 def _kind_of(error: Exception) -> tuple[str, str | None]:
-    for link in _chain(error):
-        if isinstance(link, MemoryError) or _is_torch_out_of_memory(link):
-            return "out_of_memory", OUT_OF_MEMORY_HINT
+    if is_out_of_memory(error):
+        return "out_of_memory", OUT_OF_MEMORY_HINT
+    for link in causes(error):
         if getattr(link, "errno", None) in {errno.ENOSPC, errno.EDQUOT} or _NO_SPACE_TEXT in str(link):
             return "disk_full", DISK_FULL_HINT
     return "internal", None
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
-
-
-def _is_torch_out_of_memory(error: BaseException) -> bool:
-    """Tell by name and text: torch is not imported here, and some of its allocators raise a plain RuntimeError."""
-    if any(kind.__name__ == "OutOfMemoryError" and kind.__module__ == "torch" for kind in type(error).__mro__):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY_TEXTS)
 
 
 def _told(error: Exception) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from itertools import count
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -71,6 +72,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.cancels: list[tuple[Call, str, str]] = []
         self.flags: dict[str, Call] = {}
         """The newest call to pause or resume each job."""
+        self.numbers = count()
         self.jobs: list[JobSubmitted] = []
         self.requests: list[tuple[str, str]] = []
 
@@ -140,7 +142,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         job_id = self.some_job(pick)
         if not pause and job_id in self.model.asked:
             self.model.asked[job_id].paused = False
-        self.flags[job_id] = self.world.call("pause" if pause else "resume", job_id, "flag", "someone")
+        request_id = f"flag-{next(self.numbers)}"
+        self.flags[job_id] = self.world.call("pause" if pause else "resume", job_id, request_id, "someone")
         self.then(then)
 
     @rule(on=st.booleans(), then=turns)
