@@ -22,11 +22,12 @@ _QUIET = {
 
 
 @contextmanager
-def local_ray(*, cpus: int = 2, dashboard: bool = False) -> Iterator[str]:
-    """Start a Ray without GPUs, give its dashboard's address, and end it with all that runs on it.
+def local_ray(*, cpus: int = 2, gpus: int = 0, dashboard: bool = False) -> Iterator[str]:
+    """Start a Ray, give its dashboard's address, and end it with all that runs on it.
 
     Args:
         cpus: How many it is to think that there are.
+        gpus: And of these; `-m gpu` tests and benchmarks name as many as there are.
         dashboard: Whether jobs can be submitted to it.
     """
     temporary = tempfile.mkdtemp(prefix="ft-", dir="/tmp")  # Ray's sockets need a short path
@@ -36,7 +37,7 @@ def local_ray(*, cpus: int = 2, dashboard: bool = False) -> Iterator[str]:
         context = ray.init(
             address="local",
             num_cpus=cpus,
-            num_gpus=0,
+            num_gpus=gpus,
             include_dashboard=dashboard,
             dashboard_port=0,
             _temp_dir=temporary,

@@ -27,14 +27,14 @@ def tiny_model(path: Path) -> Path:
 
 
 def small_model(path: Path) -> Path:
-    """Write a model whose steps take long enough to be worth measuring: six layers of 256 dimensions."""
+    """Write a model whose steps take long enough to be worth measuring: four layers of 128 dimensions."""
     tokenizer = tiny.make_tokenizer()
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=tiny.VOCABULARY,
-        hidden_size=256,
-        intermediate_size=1024,
-        num_hidden_layers=6,
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=256,

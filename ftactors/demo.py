@@ -148,7 +148,7 @@ async def begun_job(service: LLMFineTuningService, demo: Demo, model: Path, data
     earlier = await service.list_fine_tuning_jobs(limit=_EARLIER_RUNS)
     cluster = await service.cluster()
     name = f"docstrings-{len(earlier) + 1}"
-    config = demo_job(model, data.directory, name, steps=demo.steps, num_cpus=max(1.0, cluster.cpus))
+    config = demo_job(model, data.directory, name, steps=demo.steps, num_cpus=max(1.0, cluster.most_cpus))
     asked = config.model_dump(mode="json", exclude_unset=True)
     demo.job_file.write_text(yaml.safe_dump(asked, sort_keys=False), encoding="utf-8")
     for job in earlier:

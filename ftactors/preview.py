@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ftactors.core.errors import DatasetError, JobExecutionError
 from ftactors.core.work import LAST_WORDS, AnyWord, Failed, Prepared, Work
 from ftactors.runtime.child import Child
+from ftactors.runtime.spawn import spawn
 from ftactors.submission import Submission
 
 
@@ -62,7 +63,7 @@ def total_steps(rows: int, submission: Submission) -> int:
 
 async def _prepare(work: Work) -> AnyWord:
     words: list[AnyWord] = []
-    child = Child(work, words.append, threads=os.cpu_count() or 1)
+    child = Child(spawn(work, os.cpu_count() or 1), work, words.append)
     try:
         await child.ended.wait()
     finally:

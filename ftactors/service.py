@@ -5,20 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
 from ftactors.core.config import FineTuningJobConfig
-from ftactors.core.errors import JobNotFoundError, LogRefusedError, ModelNotFoundError, ServiceNotStartedError
+from ftactors.core.errors import (
+    InvalidJobConfigError,
+    JobNotFoundError,
+    LogRefusedError,
+    ModelNotFoundError,
+    ServiceNotStartedError,
+)
 from ftactors.core.events import Recorded
+from ftactors.core.feasible import ClusterFacts
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.status import FineTuningJobStatusInfo, JobStatus
 from ftactors.jobfile import load_service_config
 from ftactors.models import LLMModelManager
 from ftactors.preview import JobPreview, preview
 from ftactors.runtime.client import SchedulerClient, connect_to_ray, disconnect_from_ray
-from ftactors.runtime.desk import ClusterFacts, Hello
+from ftactors.runtime.desk import Hello
 from ftactors.runtime.whoami import whoami
 from ftactors.submission import Factories, Submission, digest_of, plan_submission
 
@@ -278,8 +286,14 @@ class LLMFineTuningService:
     async def _plan(self, config: JobConfigLike) -> Submission:
         client = self._started()
         factories = Factories(self._get_trainer_factory, self._get_dataset_handler_factory)
+        plan = partial(plan_submission, config, self.model_manager, self.rules, factories)
         cluster = await client.ask("cluster")
-        return await plan_submission(config, self.model_manager, self.rules, factories, has_gpus=cluster.gpus > 0)
+        try:
+            return await plan(cluster=cluster)
+        except InvalidJobConfigError as error:
+            if not any(problem.field.startswith("resources") for problem in error.problems):
+                raise
+        return await plan(cluster=await client.ask("cluster", anew=True))  # a node may just have come that has it
 
     def _started(self) -> SchedulerClient:
         if self._client is None:

@@ -13,6 +13,7 @@ from typing import Any
 from ftactors.core.config import FineTuningJobConfig
 from ftactors.core.errors import ConfigProblem, InvalidJobConfigError, ModelImportError, ModelNotFoundError
 from ftactors.core.events import JobSubmitted, ModelRef, RegistrarRef
+from ftactors.core.feasible import ClusterFacts
 from ftactors.core.load import Draft, draft_job
 from ftactors.core.problems import value_of
 from ftactors.core.resolve import Resolved, resolve
@@ -86,7 +87,7 @@ async def plan_submission(
     rules: ServiceConfig,
     factories: Factories,
     *,
-    has_gpus: bool,
+    cluster: ClusterFacts,
 ) -> Submission:
     """Return the job as it can be accepted.
 
@@ -98,7 +99,7 @@ async def plan_submission(
     choose = partial(
         resolve,
         asked,
-        cluster_has_gpus=has_gpus,
+        cluster=cluster,
         runs_dir=str(rules.runs_dir),
         cwd=str(Path.cwd()),
         problems=[*draft.problems, *_outside_roots(draft, asked, rules)],

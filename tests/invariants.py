@@ -15,6 +15,8 @@ I7  the test did enough for its pass to mean something
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +53,10 @@ from ftactors.log.rows import START, Head, Row, chained
 from ftactors.log.verify import verified
 from ftactors.runtime.scheduler import Scheduler
 
+_WHOLE = 1000
+"""Thousandths of a device."""
+_OF_THE_PROCESS = "left"
+"""What a state knows only of the last seconds of its own process, and a new one need not know."""
 _ENDS_THE_ATTEMPT = (DatasetPrepared, DatasetLost, AttemptStopped, AttemptFailed, *TERMINAL)
 
 
@@ -130,10 +136,12 @@ class Story:
     attempts: int = 0
     held: int | None = None
     """The attempt that holds a share."""
+    ranks: int = 0
+    """How many that attempt has."""
     claimed: bool = False
     report: int = 0
     ended: AnyEvent | None = None
-    new_model_id: object = None
+    config: dict[str, Any] = field(default_factory=dict)
     cancels: list[str] = field(default_factory=list)
     """The requests whose cancel is a fact."""
 
@@ -147,7 +155,7 @@ def check_stories(events: Iterable[Recorded]) -> dict[str, Story]:
         event, seq = recorded.event, recorded.seq
         if isinstance(event, JobSubmitted):
             _need(event.job_id not in stories, f"I2: event {seq} submits job {event.job_id!r} again")
-            stories[event.job_id] = Story(event.job_id, new_model_id=event.config.get("new_model_id"))
+            stories[event.job_id] = Story(event.job_id, config=event.config)
             if event.idempotency_key is not None:
                 known = keys.setdefault(event.idempotency_key, event.job_id)
                 _need(known == event.job_id, f"I2: key {event.idempotency_key!r} made jobs {known} and {event.job_id}")
@@ -227,8 +235,9 @@ def check_no_share_leaks(scheduler: Scheduler) -> None:
     """Check I4."""
     state, seen = scheduler.state, scheduler.seen
     killed = {command.key for command in wanted(state, seen, scheduler.now()) if isinstance(command, Kill)}
+    _check_devices(state)
     incarnations = {
-        key: job.attempt.incarnation
+        key: job.attempt.incarnation_of(key.rank)
         for job in state.jobs.values()
         if job.attempt is not None
         for key in process_keys(job)
@@ -258,7 +267,8 @@ def replayed(events: Iterable[Recorded]) -> State:
 
 def contents(state: State) -> dict[str, Any]:
     """Return all that a state holds, by name, so that states compare whatever a snapshot may leave out."""
-    return {**{name: _plain(value) for name, value in vars(state).items()}, "order of models": [*state.models]}
+    kept = {name: _plain(value) for name, value in vars(state).items() if name != _OF_THE_PROCESS}
+    return {**kept, "order of models": [*state.models]}
 
 
 def _plain(value: Any) -> Any:
@@ -280,10 +290,15 @@ def _tell(story: Story, recorded: Recorded) -> None:
         _need(story.held is None, f"I2: event {seq} places job {job_id!r}, which holds attempt {story.held}")
         _need(event.attempt == story.attempts + 1, f"I2: event {seq} places attempt {event.attempt} of job {job_id!r}")
         story.held, story.attempts, story.claimed, story.report = event.attempt, event.attempt, False, 0
+        story.ranks = len(event.ranks)
+        _check_batches(story, event, seq)
     elif isinstance(event, AttemptEvent):
         _need(event.attempt == story.held, f"I2: event {seq} is of attempt {event.attempt}; {story.held} is held")
     if isinstance(event, AttemptStarted):
         _need(not story.claimed, f"I2: event {seq} claims attempt {event.attempt} of job {job_id!r} a second time")
+        _need(len(event.ranks) == story.ranks, f"I2: event {seq} claims {len(event.ranks)} of {story.ranks} ranks")
+        several = [rank.incarnation for rank in event.ranks if len(event.ranks) > 1]
+        _need(len(several) == len({*several}), f"I2: event {seq} claims one trainer for two ranks: {several}")
         story.claimed = True
     if isinstance(event, ReportedEvent) and event.report is not None:
         _need(story.claimed, f"I2: event {seq} is a report of attempt {event.attempt}, which nobody has claimed")
@@ -293,11 +308,35 @@ def _tell(story: Story, recorded: Recorded) -> None:
         story.cancels.append(event.request_id)
     if isinstance(event, JobCompleted):
         _need(not story.cancels, f"I2: job {job_id!r} is completed by event {seq}, after its cancel")
-        _need(event.model.id == story.new_model_id, f"I2: event {seq} registers {event.model.id!r} for job {job_id!r}")
+        _need(
+            event.model.id == story.config.get("new_model_id"),
+            f"I2: event {seq} registers {event.model.id!r} for job {job_id!r}",
+        )
     if isinstance(event, _ENDS_THE_ATTEMPT):
         story.held = None
     if isinstance(event, TERMINAL):
         story.ended = event
+
+
+def _check_devices(state: State) -> None:
+    """Check that what attempts hold of a device, by the log, is not more than there is."""
+    held: Counter[tuple[str, str]] = Counter()
+    for job in state.held.values():
+        if job.attempt is not None and job.attempt.started:
+            for placed, rank in zip(job.attempt.ranks, job.attempt.started, strict=True):
+                for device in rank.devices:
+                    held[rank.node_id, device] += placed.gpu_thousandths
+    too_much = {device: thousandths for device, thousandths in held.items() if thousandths > _WHOLE}
+    _need(not too_much, f"I4: more is held of these devices than there is: {too_much}")
+
+
+def _check_batches(story: Story, event: AttemptPlaced, seq: int) -> None:
+    """Check that an attempt trains on as many rows in a step as its job asks for, however it is to save memory."""
+    asked = {**story.config.get("hyperparameters", {})}
+    names = ("per_device_train_batch_size", "gradient_accumulation_steps")
+    if event.overrides and all(name in asked for name in names):
+        rows, told = (math.prod(batches[name] for name in names) for batches in (asked, {**asked, **event.overrides}))
+        _need(rows == told, f"I2: event {seq} lets job {story.job_id!r} train on {told} rows in a step, not {rows}")
 
 
 def _need(holds: bool, claim: str) -> None:  # noqa: FBT001 - reads as `assert` does

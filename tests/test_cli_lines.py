@@ -56,7 +56,7 @@ def test_text_of_a_user_cannot_break_a_line_or_steer_the_terminal():
 def test_a_job_is_one_row_with_a_cell_under_each_column():
     row = lines.job_row(status(*TRAINING))
 
-    assert row == ("ftjob-1", "running", "45%", "a job", "tuned", "1970-01-01T00:16:41Z")
+    assert row == ("ftjob-1", "running", "45%", "a job", "tuned", "1970-01-01T00:16:41Z", "1s left, 1 GPU on node-a")
     assert len(row) == len(lines.JOB_COLUMNS)
 
 
@@ -75,13 +75,37 @@ def test_the_facts_of_a_job_leave_out_what_is_not_known():
 
 
 def test_the_progress_of_a_training_is_told_with_step_loss_and_time_left():
-    assert lines.progress_line(status(*TRAINING)) == "ftjob-1 running training 45% step 9/20 loss 2.5 eta 1s"
+    assert (
+        lines.progress_line(status(*TRAINING))
+        == "ftjob-1 running training 45% step 9/20 loss 2.5 eta 1s (1 GPU on node-a)"
+    )
 
 
 def test_a_job_that_waits_tells_why():
     waits = status(h.submitted(), waiting=Waiting(3, "needs 1 GPU; free are 0 GPU"))
 
     assert lines.progress_line(waits) == "ftjob-1 queued needs 1 GPU; free are 0 GPU (position 3)"
+
+
+def test_a_job_in_the_queue_shows_its_position_and_when_it_should_start():
+    waits = status(h.submitted(), waiting=Waiting(3, "needs 1 GPU; free are 0 GPU", 1_200_000.0))
+
+    assert lines.now_of(waits) == "3 in line, starts by 01-14T21:20Z"
+    assert lines.progress_line(waits).endswith("(position 3, starts by 01-14T21:20Z)")
+
+
+def test_the_place_of_a_gang_is_told_with_its_size_and_a_long_id_is_cut():
+    gang = status(*TRAINING).model_copy(update={"num_workers": 2, "share": 0.5, "nodes": ["a" * 56]})
+
+    assert lines.place_of(gang) == "2 x 0.5 GPU on aaaaaaaaaaaa"
+    assert lines.place_of(gang.model_copy(update={"nodes": ["a", "b"], "share": 0.0})) == "2 x CPU on 2 nodes"
+
+
+def test_a_job_that_gives_its_share_back_says_why_in_the_place_of_its_progress():
+    stops = status(*TRAINING, h.yielding())
+
+    assert lines.progress_line(stops).startswith("ftjob-1 running training it was paused: it writes a checkpoint")
+    assert lines.now_of(stops) == "stopping, 1 GPU on node-a"
 
 
 def test_a_job_that_is_being_cancelled_says_so_until_it_is():

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterable
 from rich.console import Console
 
 from ftactors.cli.bars import Bars, facts_beside_bar, share_done
+from ftactors.cli.lines import JOB_COLUMNS, job_row
 from ftactors.cli.output import Output
 from ftactors.cli.tables import table
 from ftactors.cli.watching import follow
@@ -84,7 +85,7 @@ async def test_a_job_is_followed_in_a_pipe_by_lines_that_differ(capsys):
     assert last == [STORY[3]]
     assert capsys.readouterr().out.splitlines() == [
         "ftjob-1 queued waits [for] nothing (position 1)",
-        "ftjob-1 running training 45% step 9/20 loss 2.5 eta 1s",
+        "ftjob-1 running training 45% step 9/20 loss 2.5 eta 1s (1 GPU on node-a)",
         "ftjob-1 completed loss=2",
     ]
 
@@ -122,6 +123,24 @@ def test_a_bar_shows_job_stage_step_loss_and_time_left():
     assert "step 9/20 loss 2.5 1s left" in screen.getvalue()
 
 
+def test_at_80_columns_the_whole_reason_of_a_waiting_job_can_be_read_beside_its_bar():
+    reason = " ".join(f"word-{number}" for number in range(12))
+    screen = io.StringIO()
+    with Bars(Console(file=screen, width=80)) as show:
+        show(describe(h.fold([h.submitted()]), Waiting(3, reason)))
+
+    last = screen.getvalue()[screen.getvalue().rindex("word-0") :]
+    assert [word for word in last.split() if word.startswith("word-")] == reason.split()
+
+
+def test_a_narrow_terminal_spares_the_model_and_the_creation_for_where_the_job_stands():
+    columns, row = JOB_COLUMNS, job_row(STORY[1])
+    narrow, wide = (table(columns, [row], width=width) for width in (80, 120))
+
+    assert [column.header for column in narrow.columns] == ["job", "status", "progress", "name", "now"]
+    assert [column.header for column in wide.columns] == list(columns)
+
+
 def test_a_bar_shows_the_name_of_a_job_as_it_is():
     screen = io.StringIO()
     with Bars(Console(file=screen, width=120)) as show:
@@ -132,7 +151,7 @@ def test_a_bar_shows_the_name_of_a_job_as_it_is():
 
 def test_a_bar_has_a_length_only_where_the_share_done_is_known():
     assert [share_done(seen) for seen in STORY] == [None, 45.0, 45.0, 100.0]
-    assert facts_beside_bar(STORY[0]) == "waits [for] nothing"
+    assert facts_beside_bar(STORY[0]) == "1 in line: waits [for] nothing"
 
 
 def test_a_bar_is_full_only_when_the_job_has_ended():

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from ftactors.core.config import FineTuningJobConfig
+from ftactors.core.feasible import ClusterFacts
+from ftactors.core.seen import Node
 from ftactors.core.status import FineTuningJobStatusInfo, JobStatus
 from ftactors.demo import Demo, begun_job
 from ftactors.demo_data import DemoData
 from ftactors.jobfile import read_job_file
 from ftactors.models.own_process import command_of, environment
-from ftactors.runtime.desk import ClusterFacts
 from tests.core import histories as h
 from tests.test_cli_lines import TRAINING, status
 
@@ -38,7 +39,7 @@ class Service:
         return status(*TRAINING).model_copy(update={"job_id": "ftjob-new"})
 
     async def cluster(self) -> ClusterFacts:
-        return ClusterFacts(nodes=1, gpus=0, cpus=2.0)
+        return ClusterFacts((Node("node-a", cpus=2.0),))
 
 
 async def begun(service: Service, directory: Path) -> tuple[str, list[str]]:

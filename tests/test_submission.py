@@ -10,6 +10,8 @@ import pytest
 
 from ftactors.core.errors import InvalidJobConfigError, ModelNotFoundError
 from ftactors.core.events import ModelRef
+from ftactors.core.feasible import ClusterFacts
+from ftactors.core.seen import Node
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.work import Stopped
 from ftactors.models import BaseModelFound, LLMModelManager
@@ -19,6 +21,7 @@ from trainers import BaseTrainer
 
 HUB, DATA = {"dataset_config.source_type": "hf_dataset"}, "dataset_config.path_or_id"
 GPT2 = ModelRef(model_id="gpt2", path="/models/gpt2", source="directory")
+CPUS = ClusterFacts((Node("node-a", name="a", cpus=8, mem_gib=32),))
 OURS = Factories(Factories.trainer, Factories.handler)
 
 
@@ -45,7 +48,7 @@ class Outer:
 
 async def planned(changes: dict[str, Any], factories: Factories = OURS, **rules: Any) -> Submission:
     settings = ServiceConfig.model_validate({"runs_dir": "/state/runs", **rules})
-    return await plan_submission(job(changes), Models(), settings, factories, has_gpus=False)
+    return await plan_submission(job(changes), Models(), settings, factories, cluster=CPUS)
 
 
 async def refused(changes: dict[str, Any], factories: Factories = OURS, **rules: Any) -> dict[str, str]:

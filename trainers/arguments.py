@@ -72,7 +72,13 @@ def precision_of(config: FineTuningJobConfig, *, uses_gpu: bool) -> Precision:
 
 
 def sft_config(
-    config: FineTuningJobConfig, *, output_dir: Path, precision: Precision, uses_gpu: bool, evaluates: bool
+    config: FineTuningJobConfig,
+    *,
+    output_dir: Path,
+    precision: Precision,
+    uses_gpu: bool,
+    evaluates: bool,
+    ddp_backend: str | None = None,
 ) -> SFTConfig:
     """Return TRL's configuration of a job's training loop.
 
@@ -86,6 +92,7 @@ def sft_config(
         precision: The types to compute in.
         uses_gpu: Whether the attempt holds a GPU; without one, CUDA is not touched.
         evaluates: Whether there are held-out rows.
+        ddp_backend: What ranks exchange gradients with; None of one alone.
     """
     asked = config.hyperparameters
     checkpointing = uses_gpu if asked.gradient_checkpointing is None else asked.gradient_checkpointing
@@ -99,6 +106,9 @@ def sft_config(
         seed=config.seed,
         data_seed=config.seed,
         use_cpu=not uses_gpu,
+        ddp_backend=ddp_backend,
+        ddp_find_unused_parameters=True,  # a step may leave experts out; checkpointing without reentry bears it
+        average_tokens_across_devices=True,  # each token of a step counts as much, whichever rank has it
         bf16=precision.amp_dtype == torch.bfloat16,
         fp16=precision.amp_dtype == torch.float16,
         activation_checkpointing=checkpointing,

@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from ftactors.core.config import Metric
 from ftactors.core.errors import DatasetError
 from ftactors.core.events import Metrics
+from trainers.ranks import ALONE, Ranks
 from trainers.rows import NOT_TRAINED
 
 Row = Mapping[str, Any]
@@ -65,21 +66,24 @@ class HeldOut:
     batch_size: int
     amp_dtype: torch.dtype | None = None
     """Autocast to this type, as training does; None: compute in the weights' type."""
+    ranks: Ranks = ALONE
+    """Those who share the batches, all of which must measure at the same time."""
 
     @property
     def batches(self) -> int:
-        """How many batches a measurement takes."""
+        """How many batches a measurement takes, over all ranks."""
         return -(-len(self.rows) // self.batch_size)
 
     @torch.no_grad()
     def measure(self, model: torch.nn.Module, on_batch: Callable[[int], None] = lambda _: None) -> Evaluation:
-        """Return what the model achieves on all rows.
+        """Return what the model achieves on all rows: in all ranks the same.
 
         Long rows come first, so that a batch that does not fit the memory fails at once, and little is padded.
 
         Args:
             model: A causal language model, with or without an adapter. It is left in evaluation mode.
-            on_batch: Told how many batches are done, after each; what it raises ends the measurement.
+            on_batch: Told how many batches are done, after each round of the ranks; what it raises ends the
+                measurement.
 
         Raises:
             DatasetError: the rows have no token to predict.
@@ -87,18 +91,21 @@ class HeldOut:
         model.eval()
         device = next(model.parameters()).device
         order = sorted(range(len(self.rows)), key=lambda row: -len(self.rows[row]["input_ids"]))
-        loss, correct, tokens = 0.0, 0, 0
-        for batch in range(self.batches):
+        loss, correct, tokens = 0.0, 0.0, 0.0
+        for first in range(0, self.batches, self.ranks.size):
+            batch = first + self.ranks.rank
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            inputs = {
-                name: value.to(device) for name, value in self.collate([self.rows[row] for row in chosen]).items()
-            }
-            batch_loss, batch_correct, batch_tokens = self._sums(model, inputs)
-            loss, correct, tokens = loss + batch_loss, correct + batch_correct, tokens + batch_tokens
-            on_batch(batch + 1)
+            if chosen:
+                inputs = {
+                    name: value.to(device) for name, value in self.collate([self.rows[row] for row in chosen]).items()
+                }
+                batch_loss, batch_correct, batch_tokens = self._sums(model, inputs)
+                loss, correct, tokens = loss + batch_loss, correct + batch_correct, tokens + batch_tokens
+            on_batch(min(first + self.ranks.size, self.batches))
+        loss, correct, tokens = self.ranks.sum([loss, correct, tokens])
         if tokens == 0:
             raise DatasetError(f"the {len(self.rows)} held-out rows have no token to predict")
-        return Evaluation(loss=loss / tokens, token_accuracy=correct / tokens, tokens=tokens)
+        return Evaluation(loss=loss / tokens, token_accuracy=correct / tokens, tokens=int(tokens))
 
     def _sums(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> tuple[float, int, int]:
         """Return a batch's summed loss, its right guesses and its tokens."""

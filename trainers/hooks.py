@@ -6,6 +6,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import TrainerCallback
 from transformers.trainer_utils import IntervalStrategy
 
@@ -28,6 +29,9 @@ class Hooks(TrainerCallback):
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Say that training begins, and how many steps it has: once, though a resumed run may evaluate before it."""
+        ranks = self._loop.conduct.ranks
+        if not ranks.is_first:  # a dropout of its own; one that is resumed gets its generators' states after this
+            torch.manual_seed(self._loop.args.seed + ranks.rank)
         if self._is_begun:
             return
         self._is_begun = True
@@ -41,8 +45,9 @@ class Hooks(TrainerCallback):
         self._began_at = time.monotonic()
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
-        """Let no gradient that is not finite reach the weights."""
+        """Count what was trained on, and let no gradient that is not finite reach the weights."""
         loop = self._loop
+        loop.count_step()
         scaler = loop.accelerator.scaler
         overflowed_in_fp16 = scaler is not None and scaler.get_scale() >= 1  # the scaler skips the step and scales down
         if not math.isfinite(loop.grad_norm) and not overflowed_in_fp16:
@@ -54,7 +59,7 @@ class Hooks(TrainerCallback):
 
     def on_substep_end(self, *_: Any, **__: Any) -> None:
         """Obey an order that wants nothing saved within the step."""
-        order = self._loop.conduct.reporter.stop_order
+        order = self._loop.conduct.reporter.look()
         if order is not None and not order.save:
             self._loop.obey()
 
@@ -63,15 +68,19 @@ class Hooks(TrainerCallback):
         self._busy_s += time.monotonic() - self._began_at
         self._tell()
         self._loop.conduct.tally.owes_evaluation = self._is_evaluation_due()
-        if time.monotonic() - self._loop.checkpointed_at >= self._loop.conduct.checkpoint_every_s:
+        if self._loop.conduct.ranks.share(self._is_checkpoint_due):
             self._loop.control.should_save = True
-        if self._loop.stopped:
+        if self._loop.conduct.reporter.look() is not None:
             self._loop.obey()
 
     def on_epoch_end(self, *_: Any, **__: Any) -> None:
         """Obey an order to stop: nothing is evaluated or saved for the epoch's end."""
-        if self._loop.stopped:
+        if self._loop.conduct.reporter.look() is not None:
             self._loop.obey()
+
+    def _is_checkpoint_due(self) -> bool:
+        """Return whether the last checkpoint is too long ago, by this rank's clock."""
+        return time.monotonic() - self._loop.checkpointed_at >= self._loop.conduct.checkpoint_every_s
 
     def _is_evaluation_due(self) -> bool:
         """Return whether this step is evaluated: now, or at the end of the epoch, which comes after a checkpoint."""

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
@@ -20,8 +21,10 @@ from ftactors.core.errors import DivergedError
 from ftactors.core.session import Stop
 from ftactors.core.work import CheckpointWritten, Evaluated
 from trainers.checkpoints import Checkpoints, Resumption
+from trainers.dealing import NOTHING, DealtBatches
 from trainers.evaluation import Evaluation, HeldOut, finite
 from trainers.hooks import Hooks
+from trainers.ranks import ALONE, Ranks
 from trainers.reporting import Reporter
 from trainers.rows import NOT_TRAINED
 from trainers.tally import Criterion, Mean, Tally
@@ -42,6 +45,7 @@ class Conduct:
     """Checkpoint every best model, never prune it, and end with it."""
     checkpoint_every_s: float
     resumption: Resumption
+    ranks: Ranks = ALONE
 
 
 class Loop(SFTTrainer):
@@ -64,6 +68,9 @@ class Loop(SFTTrainer):
         """Tokens of this attempt that were not padding, whether or not they were to be predicted."""
         self.recent = Mean()
         """The loss since the last progress."""
+        self._uncounted = [0.0, 0, 0]
+        """Of this rank, in this step: the sum of its losses, tokens trained on, and tokens that were not padding."""
+        self.model_accepts_loss_kwargs = True  # TRL takes the loss of the tokens itself, and by all tokens of a step
         for parameter in self.tuned.parameters():  # TRL makes adapters on a quantized base bf16, and small steps zero
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
@@ -75,11 +82,6 @@ class Loop(SFTTrainer):
     def tuned(self) -> PreTrainedModel | PeftModel:
         """The model that is trained."""
         return cast("PreTrainedModel | PeftModel", self.model)
-
-    @property
-    def stopped(self) -> bool:
-        """Whether training ended because of an order to stop."""
-        return self.conduct.reporter.stop_order is not None
 
     @property
     def is_saved(self) -> bool:
@@ -129,23 +131,45 @@ class Loop(SFTTrainer):
         self._load_from_checkpoint(best.path)
         return True
 
+    def get_train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Return the batches of this rank."""
+        rows: Any = self.train_dataset
+        return DataLoader(
+            rows,
+            batch_sampler=DealtBatches(
+                rows, self.args.per_device_train_batch_size, seed=self.args.seed, ranks=self.conduct.ranks
+            ),
+            collate_fn=lambda batch: self.data_collator(batch or [NOTHING]),
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """Return a micro-batch's loss, counted."""
-        trained, seen = (inputs["labels"][:, 1:] != NOT_TRAINED).sum(), inputs["attention_mask"].sum()
+        """Return a micro-batch's loss, and take note of what it adds to the step's."""
+        trained, seen = int((inputs["labels"][:, 1:] != NOT_TRAINED).sum()), int(inputs["attention_mask"].sum())
         loss: torch.Tensor = super().training_step(  # type: ignore[no-untyped-call]
             model, inputs, num_items_in_batch
         )
-        if num_items_in_batch is None:  # the model's loss is the mean of the micro-batch, shared among those of a step
-            num_items_in_batch = trained * self.current_gradient_accumulation_steps
-        total, tokens = float(loss * num_items_in_batch), int(trained)
+        # The batch's sum, divided by the tokens of all ranks' step, times the ranks: over them gradients are averaged
+        total = float(loss * (num_items_in_batch or 0)) / self.conduct.ranks.size
+        added = (total, trained, seen if trained else 0)
+        self._uncounted = [before + more for before, more in zip(self._uncounted, added, strict=True)]
+        return loss
+
+    def count_step(self) -> None:
+        """Count what all ranks have trained on in this step.
+
+        Raises:
+            DivergedError: their loss is not finite.
+        """
+        total, trained, seen = self.conduct.ranks.sum(self._uncounted)
+        self._uncounted = [0.0, 0, 0]
         if not math.isfinite(total):
             raise self.diverged("loss", total, self.state.global_step + 1)
-        self.conduct.tally.add(total, tokens)
-        self.recent.add(total, tokens)
+        self.conduct.tally.add(total, int(trained))
+        self.recent.add(total, int(trained))
         self.seen_tokens += int(seen)
-        return loss
 
     def diverged(self, what: str, value: float, step: int) -> DivergedError:
         """Return the error of a step where something that must be finite is not."""
@@ -217,11 +241,11 @@ class Loop(SFTTrainer):
         if is_best and tally.best is not None and step == self.saved_step and self._saved_path is not None:
             tally.best.path = str(self._saved_path)  # the clock or the end of an attempt was before the evaluation
         if conduct.criterion.gives_up(conduct.tally):
-            print(f"no improvement in {conduct.criterion.patience} evaluations: training ends", flush=True)  # noqa: T201
+            conduct.reporter.note(f"no improvement in {conduct.criterion.patience} evaluations: training ends")
             self.control.should_training_stop = True
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Write a checkpoint: staged by transformers, then renamed, then told."""
+        """Write a checkpoint: staged by transformers in all ranks, then renamed and told by the first."""
         conduct, step = self.conduct, self.state.global_step
         if step == self.saved_step:  # the end of an epoch can be a step to save at, too
             return
@@ -231,13 +255,22 @@ class Loop(SFTTrainer):
         if best is not None and best.step == step:
             best.path = str(final)
         conduct.tally.step = step
+        conduct.ranks.wait()  # each has written the state of its random numbers
+        if conduct.ranks.is_first:
+            self._commit(staged, step)
+        conduct.ranks.wait()
+        self.saved_step, self._saved_path, self.checkpointed_at = step, final, time.monotonic()
+
+    def _commit(self, staged: Path, step: int) -> None:
+        """Make a staged checkpoint count, and tell of it."""
+        conduct, best = self.conduct, self.conduct.tally.best
         conduct.tally.save(staged)
         keep = best.path if best is not None and conduct.keeps_best else None
         digest, pruned = conduct.checkpoints.commit(staged, step, keep)
+        path = str(conduct.checkpoints.path_of(step))
         conduct.reporter.say(
-            CheckpointWritten(stage=conduct.reporter.stage, step=step, path=str(final), digest=digest, pruned=pruned)
+            CheckpointWritten(stage=conduct.reporter.stage, step=step, path=path, digest=digest, pruned=pruned)
         )
-        self.saved_step, self._saved_path, self.checkpointed_at = step, final, time.monotonic()
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> float:
         """Return the norm of the gradients before they were clipped, and keep it."""

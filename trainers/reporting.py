@@ -11,6 +11,7 @@ from ftactors.core.events import Metrics, Stage
 from ftactors.core.session import Session, Stop
 from ftactors.core.work import AnyWord, Progress, StageBegun, StopOrder
 from trainers.memory import peak_mem_gib
+from trainers.ranks import ALONE, Ranks
 
 _AT_MOST_EVERY_S = 1.0
 _AT_LEAST_EVERY_S = 60.0  # a slow job's 1 % may take longer than a stall's timeout
@@ -19,20 +20,31 @@ _AT_LEAST_EVERY_S = 60.0  # a slow job's 1 % may take longer than a stall's time
 class Reporter:
     """Says what happens, and sees orders to stop.
 
+    Of several ranks the first alone is heard, and alone looks at its order. The others say the same words to their own
+    trainer actors, for which one that says nothing is stuck; they write no metrics and print nothing of their own.
+
     Args:
         session: Where words go, and where an order to stop is seen.
         plan: The stages of the attempt, in their order.
         attempt_dir: Where `metrics.jsonl` is written.
         clock: Seconds, never going back.
+        ranks: Those who stop together.
     """
 
     def __init__(
-        self, session: Session, plan: Sequence[Stage], attempt_dir: Path, clock: Callable[[], float] = time.monotonic
+        self,
+        session: Session,
+        plan: Sequence[Stage],
+        attempt_dir: Path,
+        clock: Callable[[], float] = time.monotonic,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._session = session
         self._plan = tuple(plan)
         self._metrics_file = attempt_dir / "metrics.jsonl"
         self._clock = clock
+        self._ranks = ranks
+        self._order: StopOrder | None = None
         self.stage: Stage = self._plan[0]
         self._total_steps: int | None = None
         self._last: Progress | None = None
@@ -41,16 +53,21 @@ class Reporter:
 
     @property
     def stop_order(self) -> StopOrder | None:
-        """The order to stop, once there is one."""
-        return self._session.stop_order
+        """The order to stop, as it was at the last look."""
+        return self._order
+
+    def look(self) -> StopOrder | None:
+        """Return the order to stop, once there is one: in all ranks, each of which must look now, the first one's."""
+        self._order = self._ranks.share(lambda: self._session.stop_order)
+        return self._order
 
     def check_stop(self) -> None:
-        """Do nothing, until there is an order to stop.
+        """Do nothing, until a look shows an order to stop.
 
         Raises:
             Stop: there is one.
         """
-        if self._session.stop_order is not None:
+        if self.look() is not None:
             raise Stop
 
     def say(self, word: AnyWord) -> None:
@@ -63,9 +80,9 @@ class Reporter:
         self.stage, self._total_steps = stage, total_steps
         self._last, self._said_step, self._said_at = None, step, self._clock()
         index = self._plan.index(stage) + 1
-        print(f"{stage}: stage {index} of {len(self._plan)}", flush=True)  # noqa: T201 - the process's log
+        self.note(f"{stage}: stage {index} of {len(self._plan)}")
         for warning in warnings:
-            print(f"warning: {warning}", flush=True)  # noqa: T201 - the process's log
+            self.note(f"warning: {warning}")
         self.say(
             StageBegun(stage=stage, index=index, of=len(self._plan), total_steps=total_steps, warnings=tuple(warnings))
         )
@@ -105,10 +122,17 @@ class Reporter:
 
     def line(self, values: Mapping[str, float | int | None]) -> None:
         """Write a line of metrics."""
+        if not self._ranks.is_first:
+            return
         with self._metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
         shown = ", ".join(f"{name} {value:.6g}" for name, value in values.items() if value is not None)
-        print(f"{self.stage}: {shown}", flush=True)  # noqa: T201 - the process's log
+        self.note(f"{self.stage}: {shown}")
+
+    def note(self, text: str) -> None:
+        """Write a line to the process's log, which all ranks of a node share."""
+        if self._ranks.is_first:
+            print(text, flush=True)  # noqa: T201 - the process's log
 
     def _is_due(self, step: int) -> bool:
         if step == self._total_steps:

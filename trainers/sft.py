@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from datasets import Dataset, disable_progress_bars
+from datasets import Dataset, DatasetDict, disable_progress_bars
 from transformers.utils import logging as transformers_logging
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from ftactors.core.config import Metric
-from ftactors.core.errors import DatasetLostError, DeviceError
+from ftactors.core.errors import DatasetLostError, DeviceError, JobExecutionError
 from ftactors.core.events import Metrics, PublishedModel, Stage
 from ftactors.core.session import Session, Stop
 from ftactors.core.work import Evaluated, Published, Stopped, Work
@@ -24,12 +24,20 @@ from trainers.encode import load_prepared
 from trainers.evaluation import Evaluation, HeldOut, finite
 from trainers.loading import cast, restore
 from trainers.loop import Conduct, Loop
+from trainers.meet import meet
 from trainers.memory import keep_to_share, peak_mem_gib, shortage_told
 from trainers.publish import publish, register
+from trainers.ranks import ALONE
 from trainers.reporting import Reporter
 from trainers.shapes import Messages
 from trainers.subject import Subject, load_subject, with_adapter
 from trainers.tally import Criterion, Tally
+
+
+class NotSharedError(JobExecutionError):
+    """A rank's node does not see what the first rank's does."""
+
+    error_type = "not_shared"
 
 
 class SftTrainer(BaseTrainer):
@@ -49,22 +57,50 @@ class SftTrainer(BaseTrainer):
         self._metrics = tuple(work.config.evaluation.metrics)
         self._precision = precision_of(self._config, uses_gpu=work.uses_gpu)
         self._attempt_dir = Path(work.attempt_dir)
+        self._ranks = ALONE
         self._loop: Loop | None = None
 
     def run(self) -> Published | Stopped:
-        """Train and publish; or, at a stop order, write a checkpoint and stop."""
+        """Train and publish; or, at a stop order, write a checkpoint and stop.
+
+        A rank that is not the first publishes nothing: once the first has, it has stopped clean.
+        """
         transformers_logging.disable_progress_bar()
         disable_progress_bars()
+        self._ranks = meet(self.work)
+        with shortage_told(self.work, self._stage), self._ranks.noticing_losses():
+            splits = self._ranks.in_turn(self._splits)
+            self._attempt_dir.mkdir(parents=True, exist_ok=True)
+            self._reporter = Reporter(self.session, self._plan(splits), self._attempt_dir, ranks=self._ranks)
+            try:
+                word = self._run(splits["train"], splits.get("validation"))
+            except Stop:
+                word = self._stopped(self._loop)
+        self._ranks.leave()
+        return word
+
+    def _splits(self) -> DatasetDict:
+        """Return the prepared data.
+
+        Raises:
+            DatasetLostError: it is gone.
+            NotSharedError: it is not gone where the first rank is.
+        """
         if self.work.dataset is None:
             raise DatasetLostError(f"attempt {self.work.attempt} of job {self.work.job_id} has no prepared data")
-        splits = load_prepared(Path(self.work.dataset.path))
-        self._attempt_dir.mkdir(parents=True, exist_ok=True)
-        self._reporter = Reporter(self.session, self._plan(splits), self._attempt_dir)
-        with shortage_told(self.work, lambda: self._reporter.stage):
-            try:
-                return self._run(splits["train"], splits.get("validation"))
-            except Stop:
-                return self._stopped(self._loop)
+        try:
+            return load_prepared(Path(self.work.dataset.path))
+        except DatasetLostError as error:
+            if self._ranks.is_first:
+                raise
+            raise NotSharedError(
+                f"{error} on the node of rank {self._ranks.rank}, but it is on that of rank 0",
+                hint="a job of several workers needs a directory that all nodes share, or num_workers on one node",
+            ) from error
+
+    def _stage(self) -> Stage:
+        """Return what the attempt is doing, which it can tell once it has read its data."""
+        return self._reporter.stage if hasattr(self, "_reporter") else "loading"
 
     def _stopped(self, loop: Loop | None) -> Stopped:
         """Return the word of an attempt that stops, after a checkpoint if the order wants one and there is none yet.
@@ -72,7 +108,7 @@ class SftTrainer(BaseTrainer):
         After training the weights in memory may be the best ones, or rounded as they will be published. A checkpoint of
         them serves as well: what resumes from it loads the best, and rounds, again.
         """
-        order = self.session.stop_order
+        order = self._reporter.look()
         saves = order is not None and order.save
         if saves and loop is not None:
             loop.save()
@@ -87,7 +123,7 @@ class SftTrainer(BaseTrainer):
                 plan.insert(1, "baseline")
         return plan
 
-    def _run(self, rows: Dataset, held_out_rows: Dataset | None) -> Published:
+    def _run(self, rows: Dataset, held_out_rows: Dataset | None) -> Published | Stopped:
         warnings = (*self._precision.warnings, *ignored(self._config, self.work.base))
         self._reporter.begin("loading", warnings=warnings)
         subject = load_subject(
@@ -96,6 +132,7 @@ class SftTrainer(BaseTrainer):
             self._precision,
             device=torch.device("cuda:0" if self.work.uses_gpu else "cpu"),
             merged=self._attempt_dir / "base",
+            ranks=self._ranks,
         )
         if (
             self.work.dataset is not None
@@ -118,6 +155,7 @@ class SftTrainer(BaseTrainer):
             collate=_collator(subject),
             batch_size=self._asked.per_device_eval_batch_size,
             amp_dtype=self._precision.amp_dtype,
+            ranks=self._ranks,
         )
 
     def _measure_base(self, subject: Subject, held_out: HeldOut | None) -> Metrics:
@@ -133,8 +171,8 @@ class SftTrainer(BaseTrainer):
 
     def _prepare(self, subject: Subject, rows: Dataset, held_out: HeldOut | None) -> Loop:
         """Return the training loop, at the checkpoint to resume from."""
-        resume = resumption(self.work.resume_from, self.work.checkpoints)
-        if resume.path is not None:
+        resume = self._ranks.share(lambda: resumption(self.work.resume_from, self.work.checkpoints))
+        if resume.path is not None and self._ranks.is_first:
             delete_unnamed(self._attempt_dir.parent, self.work.checkpoints)
         directory = self._attempt_dir / "checkpoints"
         asked, uses_gpu = self._asked, self.work.uses_gpu
@@ -153,6 +191,7 @@ class SftTrainer(BaseTrainer):
             keeps_best=asked.load_best_model_at_end,
             checkpoint_every_s=asked.checkpoint_every_minutes * 60,
             resumption=resume,
+            ranks=self._ranks,
         )
         arguments = sft_config(
             self._config,
@@ -160,6 +199,7 @@ class SftTrainer(BaseTrainer):
             precision=self._precision,
             uses_gpu=uses_gpu,
             evaluates=held_out is not None,
+            ddp_backend=self._ranks.backend,
         )
         return Loop(
             conduct,
@@ -197,9 +237,12 @@ class SftTrainer(BaseTrainer):
         self._reporter.progress(batch)
         self._reporter.check_stop()
 
-    def _publish(self, subject: Subject, loop: Loop, metrics: Metrics) -> Published:
+    def _publish(self, subject: Subject, loop: Loop, metrics: Metrics) -> Published | Stopped:
         """Write the tuned model, try it, and tell the model manager of the user's own, if there is one."""
         self._reporter.begin("publishing")
+        peak_gib = self._ranks.largest(peak_mem_gib())  # the next attempt's share must do for each of them
+        if not self._ranks.is_first:
+            return Stopped(clean=True)
         loop.optimizer = loop.lr_scheduler = None  # their memory is needed to try the model
         path = self._attempt_dir / "model"
         digest = publish(subject, loop.tuned, path)
@@ -217,7 +260,7 @@ class SftTrainer(BaseTrainer):
             digest=model.digest,
             kind=model.kind,
             base=model.base,
-            metrics={**metrics, "peak_mem_gib": peak_mem_gib()},
+            metrics={**metrics, "peak_mem_gib": max(peak_gib, peak_mem_gib())},
             trained_tokens=loop.conduct.tally.train.tokens,
         )
 

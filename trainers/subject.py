@@ -15,6 +15,7 @@ from ftactors.core.errors import UnsupportedModelError
 from ftactors.core.events import ModelRef
 from trainers.arguments import Precision, lora_config, quantization_config
 from trainers.loading import Base, base_of, load_adapter, load_model, saved_dtype
+from trainers.ranks import ALONE, Ranks
 from trainers.tokenizer import load_tokenizer
 
 
@@ -38,7 +39,13 @@ class Subject:
 
 
 def load_subject(
-    config: FineTuningJobConfig, ref: ModelRef, precision: Precision, *, device: torch.device, merged: Path
+    config: FineTuningJobConfig,
+    ref: ModelRef,
+    precision: Precision,
+    *,
+    device: torch.device,
+    merged: Path,
+    ranks: Ranks = ALONE,
 ) -> Subject:
     """Return a job's base model, as it is measured before training.
 
@@ -48,11 +55,12 @@ def load_subject(
         precision: The types to compute in.
         device: Where the model goes.
         merged: Where a base that is an adapter is written, merged into its own base.
+        ranks: All who load it; the first alone merges.
     """
     params = config.fine_tuning_technique.params
     quantization = quantization_config(params, precision.weights_dtype) if isinstance(params, QLoRAParams) else None
     below = _trained_on(config, ref)
-    base = base_of(below, merged)
+    base = ranks.share(lambda: base_of(below, merged))
     model = load_model(base, dtype=precision.weights_dtype, device=device, quantization=quantization)
     kept = copy.deepcopy(model.config), copy.deepcopy(model.generation_config)
     continued = model if below is ref else load_adapter(model, ref, is_trainable=True)

@@ -6,14 +6,16 @@ from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
-from ftactors.cli.lines import duration, loss_of, one_line, stage_of, step_of
-from ftactors.cli.tables import STYLES
+from ftactors.cli.lines import duration, loss_of, one_line, place_of, stage_of, step_of
+from ftactors.cli.tables import NARROW, STYLES
 from ftactors.core.job import TRAINING_STAGES
 from ftactors.core.status import FineTuningJobStatusInfo, JobStatus
 
 _REFRESHES_PER_S = 4
-_BAR_WIDTH = 28
+_BAR_WIDTH, _NARROW_BAR_WIDTH = 28, 8
+_LONGEST_NAME = 20
 _WHOLE = 100.0
 _ALMOST = 99.9
 """Of a stage that is through; at the whole, rich would take the job for ended and stop its clock."""
@@ -27,12 +29,18 @@ class Bars:
     """
 
     def __init__(self, console: Console | None = None) -> None:
+        console = console or Console()
+        narrow = console.width < NARROW
         self._progress = Progress(
             SpinnerColumn(finished_text=" "),
-            TextColumn("{task.fields[job]}", markup=False),
+            TextColumn(
+                "{task.fields[job]}",
+                markup=False,
+                table_column=Column(no_wrap=True, overflow="ellipsis", max_width=_LONGEST_NAME),
+            ),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=_BAR_WIDTH),
-            TextColumn("{task.fields[facts]}", markup=False),
+            BarColumn(bar_width=_NARROW_BAR_WIDTH if narrow else _BAR_WIDTH),
+            TextColumn("{task.fields[facts]}", markup=False, table_column=Column(overflow="fold")),
             TimeElapsedColumn(),
             console=console,
             refresh_per_second=_REFRESHES_PER_S,
@@ -74,9 +82,13 @@ def share_done(status: FineTuningJobStatusInfo) -> float | None:
 def facts_beside_bar(status: FineTuningJobStatusInfo) -> str:
     """Return what stands to the right of a bar."""
     if status.status in (JobStatus.QUEUED, JobStatus.PAUSED):
-        return one_line(status.wait_reason or "")
+        position = f"{status.queue_position} in line: " if status.queue_position else ""
+        return one_line(f"{position}{status.wait_reason or ''}")
+    if status.yield_reason:
+        return one_line(status.yield_reason)
     step, loss = step_of(status), loss_of(status)
     facts = [f"step {step}" if step else "", f"loss {loss}" if loss else ""]
     if status.eta_seconds is not None and not status.is_terminal:
         facts.append(f"{duration(status.eta_seconds)} left")
+    facts.append("" if status.is_terminal else place_of(status))
     return " ".join(filter(None, facts))

@@ -71,7 +71,8 @@ def list_jobs(
 ) -> None:
     """Show jobs, the newest first.
 
-    In a pipe: a line each, with tabs between id, status, progress, name, model and creation.
+    In a pipe: a line each, with tabs between id, status, progress, name, model, creation, and where it stands now: its
+    place in the queue, or the time that is left and what it holds.
     """
     from ftactors.cli.reading import open_reading
 

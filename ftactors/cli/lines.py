@@ -12,11 +12,13 @@ from ftactors.core.job import TRAINING_STAGES
 from ftactors.core.models import Model
 from ftactors.core.status import FineTuningJobStatusInfo, JobStatus
 
-JOB_COLUMNS = ("job", "status", "progress", "name", "model", "created")
+JOB_COLUMNS = ("job", "status", "progress", "name", "model", "created", "now")
 EVENT_COLUMNS = ("seq", "at", "event", "what")
 MODEL_COLUMNS = ("model", "kind", "base", "created", "path")
 _DIGITS = 4
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
+_ID_LENGTH = 12
+"""So much of a node's id is shown beside other things; `status` shows all of it."""
 _LEFT_OUT_OF_EVENTS = {"type", "v", "job_id"}
 
 
@@ -56,7 +58,33 @@ def percentage(status: FineTuningJobStatusInfo) -> str:
 def job_row(status: FineTuningJobStatusInfo) -> tuple[str, ...]:
     """Return a job's cells under `JOB_COLUMNS`."""
     cells = (status.job_id, status.status, percentage(status), status.job_name, status.new_model_id)
-    return (*map(one_line, cells), time(status.created_at))
+    return (*map(one_line, cells), time(status.created_at), now_of(status))
+
+
+def now_of(status: FineTuningJobStatusInfo) -> str:
+    """Return in a few words where a job stands: its place in the queue, or what it holds and the time that is left."""
+    if status.is_terminal:
+        return ""
+    if status.queue_position is not None:
+        starts = f", starts by {clock(status.estimated_start_at)}" if status.estimated_start_at else ""
+        return f"{status.queue_position} in line{starts}"
+    left = f"{duration(status.eta_seconds)} left" if status.eta_seconds is not None else ""
+    return ", ".join(filter(None, ("stopping" if status.yield_reason else left, place_of(status))))
+
+
+def place_of(status: FineTuningJobStatusInfo) -> str:
+    """Return what a job holds, and where, such as `2 x 0.5 GPU on node-a`; empty while it holds nothing."""
+    if not status.nodes:
+        return ""
+    where = status.nodes[0][:_ID_LENGTH] if len(status.nodes) == 1 else f"{len(status.nodes)} nodes"
+    share = f"{status.share:g} GPU" if status.share else "CPU"
+    workers = f"{status.num_workers} x " if status.num_workers > 1 else ""
+    return one_line(f"{workers}{share} on {where}")
+
+
+def clock(at: datetime) -> str:
+    """Return a moment to come, in UTC and to the minute."""
+    return at.astimezone(UTC).strftime("%m-%dT%H:%MZ")
 
 
 def event_row(recorded: Recorded) -> tuple[str, ...]:
@@ -151,8 +179,11 @@ def _progress(status: FineTuningJobStatusInfo) -> list[str]:
     if status.is_terminal:
         return [numbers(status.metrics or {}), one_line(status.error_message or "")]
     if status.status in (JobStatus.QUEUED, JobStatus.PAUSED):
-        position = f"(position {status.queue_position})" if status.queue_position else ""
+        starts = f", starts by {clock(status.estimated_start_at)}" if status.estimated_start_at else ""
+        position = f"(position {status.queue_position}{starts})" if status.queue_position else ""
         return [one_line(status.wait_reason or ""), position]
+    if status.yield_reason:
+        return [one_line(status.yield_reason)]
     in_training = status.stage in TRAINING_STAGES
     of_stage = status.progress_percentage if in_training else status.stage_progress_percentage
     loss, eta = loss_of(status), status.eta_seconds
@@ -161,6 +192,7 @@ def _progress(status: FineTuningJobStatusInfo) -> list[str]:
         f"step {step_of(status)}" if step_of(status) else "",
         f"loss {loss}" if loss else "",
         "" if eta is None else f"eta {duration(eta)}",
+        f"({place_of(status)})" if status.nodes else "",
     ]
 
 

@@ -57,7 +57,7 @@ class Output:
 
         cells = [*rows]
         if cells:
-            self.show(table(columns, cells))
+            self.show(table(columns, cells, width=console_of_person().width))
         else:
             self.say(empty)
 

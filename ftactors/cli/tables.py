@@ -25,13 +25,21 @@ _WHOLE = frozenset({"job", "status", "progress", "seq", "at", "event", "created"
 """Columns that are never wrapped, for a person copies them."""
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Return rows of cells under their headings."""
+NARROW = 110
+"""Below so many columns, a terminal has no room for what a person can do without."""
+_SPARED: Mapping[str, frozenset[str]] = {"now": frozenset({"model", "created"})}
+"""Columns that a narrow terminal spares for the sake of another one; `status` shows what is in them."""
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, width: int = NARROW) -> Table:
+    """Return rows of cells under their headings, for a terminal of so many columns."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        made.add_column(column, no_wrap=column in _WHOLE, overflow="fold")
+    spared = frozenset().union(*(_SPARED.get(column, ()) for column in columns)) if width < NARROW else frozenset()
+    shown = [index for index, column in enumerate(columns) if column not in spared]
+    for index in shown:
+        made.add_column(columns[index], no_wrap=columns[index] in _WHOLE, overflow="fold")
     for row in rows:
-        made.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+        made.add_row(*(Text(row[index], style=STYLES.get(row[index], "")) for index in shown))
     return made
 
 

@@ -6,33 +6,23 @@ answer is recorded, it has nothing to add for the same look.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from heapq import merge
 
-from ftactors.core.events import (
-    AnyJobEvent,
-    AttemptPlaced,
-    Purpose,
-    RankPlacement,
-    Recorded,
-)
+from ftactors.core.events import AnyJobEvent, AttemptPlaced, RankPlacement, Recorded, YieldRequested
 from ftactors.core.evolve import evolve
-from ftactors.core.job import Job
+from ftactors.core.job import Job, nodes_of
 from ftactors.core.judging import judge
+from ftactors.core.needs import preparation_need
+from ftactors.core.occupancy import SETTLING_S, cluster_of, holders_of
 from ftactors.core.overrides import overrides_of_next
 from ftactors.core.phases import HOLDING_PHASES, WAITING_PHASES, Phase
-from ftactors.core.placement import (
-    Need,
-    free_capacity,
-    holds_preparation,
-    holds_training_share,
-    need_of,
-    place,
-    preparation_need,
-)
+from ftactors.core.placement import ranks_of
+from ftactors.core.policy import Candidate, Line, Placed, Rules, plan
 from ftactors.core.seen import Seen
 from ftactors.core.state import State
-from ftactors.core.turns import Turn, in_turn, purpose_of, turn_of
+from ftactors.core.turns import Kind, Turn, kind_of, turn_of
 
 
 def decide(state: State, seen: Seen, now: float) -> list[AnyJobEvent]:
@@ -88,55 +78,77 @@ def _after(job: Job, fact: AnyJobEvent, seq: int, now: float) -> Job:
     return evolve(job, Recorded(seq=seq, at=now, epoch=0, event=fact, job_seq=job.job_seq + 1))
 
 
-def _placements(judged: list[Job], state: State, seen: Seen, now: float) -> Iterator[AttemptPlaced]:
-    """Yield the attempts that the caps and the free capacity allow now.
+def _placements(judged: list[Job], state: State, seen: Seen, now: float) -> Iterator[AnyJobEvent]:
+    """Yield the attempts that are placed now, and what is asked of holders so that others can be.
 
     Args:
         judged: The jobs that held an attempt, as they are by now: some have let it go, and may be placed again.
     """
     held = {job.job_id: job for job in judged if job.phase in HOLDING_PHASES}
     freed = {job.job_id: job for job in judged if job.phase in WAITING_PHASES}
-    left = {
-        "train": state.rules.max_concurrent_fine_tuning_jobs - sum(map(holds_training_share, held.values())),
-        "prepare": state.rules.max_concurrent_preparations - sum(map(holds_preparation, held.values())),
-    }
-    free, alive = free_capacity(held, seen), attempts_alive(seen)
-    too_large: set[Need] = set()  # for what is free by now, so that a thousand jobs alike are tried once
-    for job_id in in_turn(_waiting(state, freed), lambda purpose: left[purpose] > 0):
-        job = freed.get(job_id) or state.jobs[job_id]
-        purpose = purpose_of(job)
-        need = preparation_need(state.rules) if purpose == "prepare" else need_of(job)
-        if need in too_large or why_held_back(job, alive, now) is not None:
-            continue
-        ranks = place(need, free)
-        if ranks is None:
-            too_large.add(need)
-            if purpose == "prepare":
-                left[purpose] = 0  # for they all need the same
-            continue
-        left[purpose] -= 1
-        yield _placed(job, purpose, ranks)
-
-
-def _waiting(state: State, freed: Mapping[str, Job]) -> dict[Purpose, Iterator[Turn]]:
-    """Return the jobs that wait, those among them that have just let their attempt go, in their order."""
-    purposes: tuple[Purpose, ...] = ("prepare", "train")
-    return {
-        purpose: merge(
-            state.turns.of(purpose), sorted(turn_of(job) for job in freed.values() if purpose_of(job) == purpose)
+    left = {node_id for node_id, at in state.left.items() if now - at < SETTLING_S}
+    left.update(*(nodes_of(job) for job_id, job in state.held.items() if job_id not in held))
+    rules = Rules(
+        state.rules.max_concurrent_fine_tuning_jobs,
+        state.rules.max_concurrent_preparations,
+        state.rules.max_wait_seconds,
+    )
+    planned = plan(_lines(state, freed, seen, now), cluster_of(seen, held, left), holders_of(held, seen), rules, now)
+    for placed in planned.placed:
+        yield _placed(freed.get(placed.job_id) or state.jobs[placed.job_id], placed)
+    for preempted in planned.preempted:
+        yield YieldRequested(
+            job_id=preempted.job_id,
+            attempt=held[preempted.job_id].attempts,
+            reason="preempted",
+            for_job=preempted.for_job,
+            grace_s=state.rules.stop_grace_seconds,
         )
-        for purpose in purposes
-    }
 
 
-def _placed(job: Job, purpose: Purpose, ranks: tuple[RankPlacement, ...]) -> AttemptPlaced:
-    if purpose == "prepare":  # Ray may run it anywhere
-        ranks = tuple(rank.model_copy(update={"node_id": None}) for rank in ranks)
+def _lines(state: State, freed: Mapping[str, Job], seen: Seen, now: float) -> list[Line]:
+    """Return the jobs that wait, those among them that have just let their attempt go."""
+    by_kind: dict[Kind, list[Job]] = {}
+    for job in freed.values():
+        by_kind.setdefault(kind_of(job), []).append(job)
+    alive = attempts_alive(seen)
+    return [
+        Line(
+            kind.purpose,
+            kind.need or preparation_need(state.rules),
+            _Ready(state, state.turns.lines.get(kind, ()), by_kind.get(kind, ()), alive, now),
+        )
+        for kind in {**state.turns.lines, **by_kind}
+        if not kind.paused
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """The jobs of one kind that nothing but a lack of room holds back, in their order."""
+
+    state: State
+    turns: Sequence[Turn]
+    freed: Sequence[Job]
+    alive: Mapping[str, int]
+    now: float
+
+    def __iter__(self) -> Iterator[Candidate]:
+        freed = {job.job_id: job for job in self.freed}
+        for turn in merge(self.turns, sorted(map(turn_of, self.freed))) if freed else self.turns:
+            job = freed.get(turn.job_id) or self.state.jobs[turn.job_id]
+            if why_held_back(job, self.alive, self.now) is None:
+                yield Candidate(job.job_id, job.priority, job.submitted_seq, job.waiting_since)
+
+
+def _placed(job: Job, placed: Placed) -> AttemptPlaced:
+    need, trains = placed.need, placed.purpose == "train"
+    anywhere = RankPlacement(node_id=None, gpu_thousandths=0, cpus=need.cpus, mem_gib=need.mem_gib)
     return AttemptPlaced(
         job_id=job.job_id,
         attempt=job.attempts + 1,
-        purpose=purpose,
-        ranks=ranks,
-        resume_from=job.checkpoint if purpose == "train" else None,
-        overrides=dict(overrides_of_next(job)) if purpose == "train" else {},
+        purpose=placed.purpose,
+        ranks=(anywhere,) if placed.where is None else ranks_of(need, placed.where),
+        resume_from=job.checkpoint if trains else None,
+        overrides=dict(overrides_of_next(job)) if trains else {},
     )

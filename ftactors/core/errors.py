@@ -125,6 +125,13 @@ class UnsupportedModelError(JobExecutionError):
     error_type = "unsupported_model"
 
 
+class RankLostError(JobExecutionError):
+    """Another rank of the attempt is gone, and without it none goes on."""
+
+    error_type = "rank_lost"
+    retryable = True
+
+
 class DeviceError(JobExecutionError):
     """The device that was set aside cannot be used; another node's may."""
 

@@ -182,3 +182,11 @@ class Job:
     def failed(self, purpose: Purpose) -> int:
         """Return how many attempts of this purpose have failed and count."""
         return self.failed_prepare if purpose == "prepare" else self.failed_train
+
+
+def nodes_of(job: Job) -> set[str]:
+    """Return the nodes on which the attempt that a job holds is, as far as they are known."""
+    if job.attempt is None:
+        return set()
+    placed = {rank.node_id for rank in job.attempt.ranks if rank.node_id is not None}
+    return placed | {rank.node_id for rank in job.attempt.started}

@@ -1,80 +1,76 @@
-"""Which job goes on which node and share. First fit.
-
-A node's devices are bins of 1,000 thousandths. What our attempts hold comes from the log, what others on the cluster
-use from what Ray says is free.
-"""
+"""On which nodes a job's workers go: where they leave the most room for what is larger."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 
+from ftactors.core.capacity import ROUNDING, Free, bare
 from ftactors.core.events import RankPlacement
 from ftactors.core.job import Job
-from ftactors.core.phases import HOLDING_PHASES
-from ftactors.core.seen import Node, Seen
-from ftactors.core.service_config import ServiceConfig
+from ftactors.core.needs import WHOLE, Need, holds_preparation, holds_training_share, need_of, preparation_need
+from ftactors.core.occupancy import Occupancy, cluster_of, holders_of
+from ftactors.core.seen import Seen
 
-WHOLE = 1000
-_ROUNDING = 1e-6
+__all__ = [
+    "WHOLE",
+    "Free",
+    "Need",
+    "Spread",
+    "could_ever_fit",
+    "free_capacity",
+    "holds_preparation",
+    "holds_training_share",
+    "need_of",
+    "preparation_need",
+    "ranks_of",
+    "room_anywhere",
+    "spread",
+    "take",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What each of a job's workers holds."""
-
-    workers: int
-    gpu_thousandths: int
-    cpus: float
-    mem_gib: float
-    accelerator_type: str | None
-
-    def __str__(self) -> str:
-        gpu = f"{self.gpu_thousandths / WHOLE:g} GPU and " if self.gpu_thousandths else ""
-        kind = f" of type {self.accelerator_type}" if self.accelerator_type else ""
-        memory = f" and {self.mem_gib:g} GiB" if self.mem_gib else ""
-        workers = f"{self.workers} workers of " if self.workers > 1 else ""
-        return f"{workers}{gpu}{self.cpus:g} CPU{memory}{kind}"
-
-
-@dataclass(slots=True)
-class Free:
-    """What is free on a node; changes as jobs are placed on it within one decision."""
-
-    node: Node
-    devices: list[int]
-    """Free thousandths of each device."""
-    cpus: float
-    mem_gib: float
-
-    def fits(self, need: Need) -> bool:
-        """Return whether one worker fits."""
-        wrong_type = need.accelerator_type is not None and need.accelerator_type != self.node.accelerator_type
-        short_of_gpu = need.gpu_thousandths > 0 and max(self.devices, default=0) < need.gpu_thousandths
-        short_of_rest = self.cpus + _ROUNDING < need.cpus or self.mem_gib + _ROUNDING < need.mem_gib
-        return not (wrong_type or short_of_gpu or short_of_rest)
-
-    def take(self, gpu_thousandths: int, cpus: float, mem_gib: float, device: int | None = None) -> None:
-        """Take a worker's share, on the device named or else the fullest one that has room."""
-        self.cpus -= cpus
-        self.mem_gib -= mem_gib
-        if not gpu_thousandths or not self.devices:
-            return
-        if device is None or not 0 <= device < len(self.devices):
-            roomy = [index for index, free in enumerate(self.devices) if free >= gpu_thousandths]
-            device = min(roomy, key=lambda index: self.devices[index], default=0)
-        self.devices[device] -= gpu_thousandths
+Spread = Sequence[tuple[str, int]]
+"""Nodes, and how many workers each of them takes."""
 
 
-def need_of(job: Job) -> Need:
-    """Return what a job holds while it trains."""
-    asked = job.config.get("resources", {})
-    return Need(
-        workers=asked.get("num_workers", 1),
-        gpu_thousandths=round((asked.get("num_gpus") or 0) * WHOLE),
-        cpus=asked.get("num_cpus", 1.0),
-        mem_gib=asked.get("memory_gib") or 0.0,
-        accelerator_type=asked.get("accelerator_type"),
+def spread(need: Need, *capacities: Mapping[str, Free]) -> Spread | None:
+    """Return the nodes for a job's workers, as few as possible, so that they fit by each of the capacities.
+
+    Fractions go where the fullest device that has room is, whole devices where the fewest are idle, and what needs no
+    GPU to nodes without. None where not all of them fit.
+    """
+    rooms = _rooms(need, capacities)
+    if sum(rooms.values()) < need.workers:
+        return None
+    left, chosen = need.workers, list[tuple[str, int]]()
+    while left:
+        node_id = min(rooms, key=lambda node_id: _rank(capacities[0][node_id], need, rooms[node_id], left))
+        workers = min(left, rooms.pop(node_id))
+        chosen.append((node_id, workers))
+        left -= workers
+    return chosen
+
+
+def take(need: Need, where: Spread, capacity: dict[str, Free]) -> None:
+    """Take the workers' shares from a capacity."""
+    for node_id, workers in where:
+        capacity[node_id] = capacity[node_id].taking(need, workers)
+
+
+def room_anywhere(need: Need, capacity: Mapping[str, Free]) -> list[str]:
+    """Return the nodes to one of which Ray may bring a preparation; none where they may all be taken by others."""
+    room = {node_id: free.cpus + ROUNDING for node_id, free in capacity.items() if free.cpus + ROUNDING >= need.cpus}
+    roaming_cpus = max((free.roaming_cpus for free in capacity.values()), default=0.0)
+    if need.cpus > 0 and sum(cpus // need.cpus for cpus in room.values()) * need.cpus < roaming_cpus + need.cpus:
+        return []
+    return list(room)
+
+
+def ranks_of(need: Need, where: Spread) -> tuple[RankPlacement, ...]:
+    """Return the ranks of an attempt whose workers go there, those of a node side by side."""
+    return tuple(
+        RankPlacement(node_id=node_id, gpu_thousandths=need.gpu_thousandths, cpus=need.cpus, mem_gib=need.mem_gib)
+        for node_id, workers in where
+        for _ in range(workers)
     )
 
 
@@ -85,88 +81,30 @@ def free_capacity(held: Mapping[str, Job], seen: Seen) -> list[Free]:
         held: The jobs that hold an attempt.
         seen: The last look at the cluster.
     """
-    free = {node.node_id: _bare(node) for node in seen.nodes.values() if node.state == "up"}
-    used_by_us = {node_id: [0.0, 0.0, 0.0] for node_id in free}
-    up = {(key.job_id, key.attempt) for key, found in seen.processes.items() if found.state == "up"}
-    for job, placed, node_id, device in _shares(held):
-        if node_id not in free:
-            continue
-        free[node_id].take(placed.gpu_thousandths, placed.cpus, placed.mem_gib, device)
-        if (job.job_id, job.attempts) in up:
-            for index, amount in enumerate((placed.gpu_thousandths, placed.cpus, placed.mem_gib)):
-                used_by_us[node_id][index] += amount
-    for node_id, there in free.items():
-        _take_others(there, used_by_us[node_id])
-    return list(free.values())
-
-
-def place(need: Need, free: list[Free]) -> tuple[RankPlacement, ...] | None:
-    """Return a node for each worker and take its share from `free`; None, and nothing taken, where they do not fit."""
-    trial = [replace(there, devices=list(there.devices)) for there in free]
-    ranks: list[RankPlacement] = []
-    for _ in range(need.workers):
-        there = next((candidate for candidate in trial if candidate.fits(need)), None)
-        if there is None:
-            return None
-        there.take(need.gpu_thousandths, need.cpus, need.mem_gib)
-        ranks.append(
-            RankPlacement(
-                node_id=there.node.node_id,
-                gpu_thousandths=need.gpu_thousandths,
-                cpus=need.cpus,
-                mem_gib=need.mem_gib,
-            )
-        )
-    free[:] = trial
-    return tuple(ranks)
-
-
-def holds_training_share(job: Job) -> bool:
-    """Return whether the job counts against `max_concurrent_fine_tuning_jobs`."""
-    return job.phase in HOLDING_PHASES and job.attempt is not None and job.attempt.purpose == "train"
-
-
-def holds_preparation(job: Job) -> bool:
-    """Return whether the job counts against `max_concurrent_preparations`."""
-    return job.phase in HOLDING_PHASES and not holds_training_share(job)
-
-
-def preparation_need(rules: ServiceConfig) -> Need:
-    """Return what a preparation holds."""
-    return Need(1, 0, rules.preparation_num_cpus, 0.0, None)
+    return list(Occupancy(cluster_of(seen, held), holders_of(held, seen)).now().values())
 
 
 def could_ever_fit(need: Need, seen: Seen) -> bool:
     """Return whether the workers fit on the nodes that are up when nothing else runs there."""
-    empty = [_bare(node) for node in seen.nodes.values() if node.state == "up"]
-    return place(need, empty) is not None
+    return spread(need, {node.node_id: bare(node) for node in seen.nodes.values() if node.state == "up"}) is not None
 
 
-def _bare(node: Node) -> Free:
-    return Free(node, [WHOLE] * node.gpus, node.cpus, node.mem_gib)
+def _rooms(need: Need, capacities: Sequence[Mapping[str, Free]]) -> dict[str, int]:
+    """Return how many workers each node takes, by each of the capacities; only nodes that take one."""
+    rooms: dict[str, int] = {}
+    for node_id in capacities[0]:
+        room = need.workers
+        for capacity in capacities:
+            room = capacity[node_id].room(need, room) if room else 0
+        if room:
+            rooms[node_id] = room
+    return rooms
 
 
-def _shares(held: Mapping[str, Job]) -> Iterator[tuple[Job, RankPlacement, str | None, int | None]]:
-    for job in held.values():
-        if job.attempt is None:
-            continue
-        for rank, placed in enumerate(job.attempt.ranks):
-            started = job.attempt.started[rank] if job.attempt.started else None
-            device = _index(started.devices[0]) if started and started.devices else None
-            yield job, placed, (started.node_id if started else placed.node_id), device
-
-
-def _index(device: str) -> int | None:
-    return int(device) if device.isdecimal() else None
-
-
-def _take_others(free: Free, used_by_us: list[float]) -> None:
-    """Take what neither Ray calls free nor we hold: it is used by others on the cluster."""
-    node = free.node
-    gpu_of_others = node.gpus * WHOLE - node.free_gpu_thousandths - round(used_by_us[0])
-    free.cpus -= max(0.0, node.cpus - node.free_cpus - used_by_us[1])
-    free.mem_gib -= max(0.0, node.mem_gib - node.free_mem_gib - used_by_us[2])
-    for index in sorted(range(len(free.devices)), key=lambda index: -free.devices[index]):
-        taken = min(max(0, gpu_of_others), free.devices[index])
-        free.devices[index] -= taken
-        gpu_of_others -= taken
+def _rank(free: Free, need: Need, room: int, left: int) -> tuple[int, float, float, str]:
+    """Return what makes a node better than others for the workers that are left; the smallest is the best."""
+    fewer_nodes = -min(room, left)
+    if not need.gpu_thousandths:
+        return fewer_nodes, free.node.gpus, free.cpus, free.node.node_id
+    tightest = min((device for device in free.devices if device >= need.gpu_thousandths), default=WHOLE)
+    return fewer_nodes, tightest, sum(device == WHOLE for device in free.devices), free.node.node_id

@@ -16,6 +16,7 @@ from ftactors.core.config import (
     TrainingHyperparameters,
 )
 from ftactors.core.errors import ConfigProblem, InvalidJobConfigError
+from ftactors.core.feasible import ClusterFacts, why_never
 from ftactors.core.model_facts import ModelFacts
 from ftactors.core.problems import close_names, value_of
 from ftactors.core.schedule import eval_steps_of, evaluation_strategy_of
@@ -55,7 +56,7 @@ def resolve(
     config: FineTuningJobConfig,
     *,
     facts: ModelFacts | None,
-    cluster_has_gpus: bool,
+    cluster: ClusterFacts,
     runs_dir: str,
     cwd: str | None = None,
     problems: Sequence[ConfigProblem] = (),
@@ -65,7 +66,7 @@ def resolve(
     Args:
         config: A job that `check_job` finds nothing wrong with, or the config of a `Draft`.
         facts: The base model; None where its files cannot be read here, and nothing is checked against them.
-        cluster_has_gpus: Whether any node has a GPU.
+        cluster: What the nodes have that are up or could come. What none of them could ever hold is refused.
         runs_dir: Where jobs write that do not say.
         cwd: Where relative paths begin; None leaves them as they are.
         problems: What is known to be wrong already; raised with the rest.
@@ -74,7 +75,9 @@ def resolve(
         InvalidJobConfigError: with all that is wrong.
     """
     found = _Findings(refuse=config.on_unsupported == "error", problems=list(problems))
-    resources = _resources(config.resources, found, cluster_has_gpus=cluster_has_gpus)
+    resources = _resources(config.resources, cluster)
+    if not any(problem.field.startswith("resources") for problem in problems):  # else a default may stand there
+        found.problems.extend(why_never(config.resources, resources, cluster))
     training = _schedule(config) | _precision(config.hyperparameters, found, on_gpu=bool(resources.num_gpus))
     training |= {
         "output_dir_base": _absolute(config.hyperparameters.output_dir_base or runs_dir, cwd),
@@ -95,16 +98,15 @@ def resolve(
     return Resolved(resolved, tuple(found.warnings))
 
 
-def _resources(asked: ResourceConfig, found: _Findings, *, cluster_has_gpus: bool) -> ResourceConfig:
-    if asked.num_gpus and not cluster_has_gpus:
-        message = "cannot be had: the cluster has no GPUs; ask for 0, or leave it out to train on CPUs"
-        found.problems.append(ConfigProblem("resources.num_gpus", message, value_of(asked.num_gpus)))
-    elif asked.accelerator_type and not cluster_has_gpus:
-        message = "cannot be had: the cluster has no GPUs; leave it out to train on CPUs"
-        found.problems.append(ConfigProblem("resources.accelerator_type", message, value_of(asked.accelerator_type)))
+def _resources(asked: ResourceConfig, cluster: ClusterFacts) -> ResourceConfig:
+    """Return the resources with a device chosen where none was asked for: a GPU where there is one or could be one.
+
+    A job is not trained on CPUs, which takes a hundred times as long, because the cluster's autoscaler has yet to bring
+    its first GPU: it waits for that, and its status says so.
+    """
     if asked.num_gpus is not None:
         return asked
-    return asked.model_copy(update={"num_gpus": 1.0 if cluster_has_gpus else 0.0})
+    return asked.model_copy(update={"num_gpus": 1.0 if cluster.could_have_gpus else 0.0})
 
 
 def _schedule(config: FineTuningJobConfig) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ftactors.core.canonical import canonical
@@ -23,7 +23,7 @@ from ftactors.core.events import (
 )
 from ftactors.core.evolve import evolve
 from ftactors.core.finished import Finished
-from ftactors.core.job import Job
+from ftactors.core.job import Job, nodes_of
 from ftactors.core.models import Model, completed, imported
 from ftactors.core.phases import HOLDING_PHASES, TERMINAL_PHASES, WAITING_PHASES
 from ftactors.core.replacing import replace as quick_replace
@@ -68,6 +68,8 @@ class State:
         """Those of them that hold an attempt."""
         self.turns = Turns()
         """Those of them that wait."""
+        self.left: Mapping[str, float] = {}
+        """When an attempt last left each node, as far as this process has seen it: Ray hears of it a moment later."""
         self.finished: dict[str, Finished] = {}
         self.models: dict[str, Model] = {}
         self.reserved: dict[str, str] = {}
@@ -106,13 +108,16 @@ class State:
         if recorded.seq != self.seq + 1:
             raise IllegalEventError(f"the log is at {self.seq}: event {recorded.seq} is not the next one")
         event = recorded.event
+        held = self.held.get(event.job_id) if isinstance(event, JobEvent) else None
         undo = self._apply_job(recorded) if isinstance(event, JobEvent) else self._apply_service(recorded, event)
-        before = (self.seq, self.at, self.epoch)
+        before = (self.seq, self.at, self.epoch, self.left)
         self.seq, self.at, self.epoch = recorded.seq, recorded.at, recorded.epoch
+        if held is not None and held.job_id not in self.held:
+            self.left = {**self.left, **dict.fromkeys(nodes_of(held), recorded.at)}
 
         def undo_all() -> None:
             undo()
-            self.seq, self.at, self.epoch = before
+            self.seq, self.at, self.epoch, self.left = before
 
         return undo_all
 

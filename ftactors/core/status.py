@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ftactors.core.ends import rest_s
 from ftactors.core.events import JobCancelled, JobCompleted, JobFailed, Metrics, Stage
 from ftactors.core.job import Job
 from ftactors.core.overrides import told_overrides
@@ -54,7 +55,10 @@ class FineTuningJobStatusInfo(BaseModel):
     metrics: Metrics | None = None
     tokens_per_second: float | None = None
     eta_seconds: float | None = None
-    """Seconds that the training still takes, at the speed it had so far."""
+    """Seconds that training and evaluating still take, at the speed of the attempt's steps so far; loading and
+    publishing are not in it. None before there is a speed."""
+    peak_mem_gib: float | None = None
+    """The most memory that the process has held on its device, or of the machine where it trains on a CPU."""
 
     error_message: str | None = None
     error_type: str | None = None
@@ -77,13 +81,23 @@ class FineTuningJobStatusInfo(BaseModel):
     failed_attempts: int = 0
     """Those of its present purpose, to prepare or to train, that failed and count against `max_attempts`."""
     max_attempts: int = 3
+    num_workers: int = 1
     node: str | None = None
+    """The first worker's."""
+    nodes: list[str] = Field(default_factory=list)
+    """Of all workers, each node once, the first worker's first."""
     devices: list[str] = Field(default_factory=list)
+    """Of all workers, in their order."""
     share: float | None = None
     """The share of a GPU that each worker holds; None while it holds none."""
     queue_position: int | None = None
     """1 is next; only while it waits."""
     wait_reason: str | None = None
+    """Why it waits, with numbers; only while it waits."""
+    estimated_start_at: datetime | None = None
+    """When its turn to train is expected to come, by the measured speed of what runs; None where nobody can tell."""
+    yield_reason: str | None = None
+    """Why it gives its share back; only while it does."""
     cancel_requested: bool = False
     dataset: dict[str, int] | None = None
     """Rows and tokens of the prepared data."""
@@ -100,6 +114,8 @@ class Waiting:
 
     position: int
     reason: str
+    estimated_start_at: float | None = None
+    """In seconds since 1970."""
 
 
 def status_of(job: Job) -> JobStatus:
@@ -150,6 +166,9 @@ def describe(job: Job, waiting: Waiting | None = None) -> FineTuningJobStatusInf
         max_attempts=config.get("max_attempts", 3),
         queue_position=waiting.position if waiting else None,
         wait_reason=waiting.reason if waiting else None,
+        estimated_start_at=_time_or_none(waiting.estimated_start_at) if waiting else None,
+        yield_reason=_yields(job),
+        num_workers=config.get("resources", {}).get("num_workers", 1),
         cancel_requested=job.cancel is not None,
         dataset=dict(job.dataset.counts) if job.dataset else None,
         **_progress(job),
@@ -175,6 +194,7 @@ def _progress(job: Job) -> dict[str, Any]:
         done = 100.0
     else:
         done = _percentage(job.step, job.total_steps) or 0.0
+    rest = rest_s(job)
     return {
         "progress_percentage": done,
         "current_step": job.step if job.training_started_at is not None else None,
@@ -182,7 +202,8 @@ def _progress(job: Job) -> dict[str, Any]:
         "stage": None if job.phase is Phase.COMPLETED else job.stage,
         "stage_progress_percentage": _percentage(job.stage_step, job.stage_total),
         "tokens_per_second": job.tokens_per_second,
-        "eta_seconds": _eta_s(job),
+        "eta_seconds": None if rest is None else round(rest, 1),
+        "peak_mem_gib": job.peak_mem_gib,
     }
 
 
@@ -190,23 +211,33 @@ def _percentage(step: int, total: int | None) -> float | None:
     return round(min(100.0, 100.0 * step / total), 1) if total else None
 
 
-def _eta_s(job: Job) -> float | None:
-    """Return the seconds the remaining steps take at the speed of those since the stage began."""
-    done = job.step - job.first_step
-    if job.phase is not Phase.RUNNING or job.stage != "training" or not job.total_steps or done <= 0:
-        return None
-    return round((job.total_steps - job.step) * (job.progress_at - job.stage_at) / done, 1)
-
-
 def _held(job: Job) -> dict[str, Any]:
     attempt = job.attempt
     if attempt is None or job.phase not in HOLDING_PHASES:
         return {}
-    place = attempt.started[0] if attempt.started else None
-    node = place.node_id if place else attempt.ranks[0].node_id
-    devices = [device for rank in attempt.started for device in rank.devices]
-    share = attempt.ranks[0].gpu_thousandths / 1000 if attempt.purpose == "train" else None
-    return {"node": node, "devices": devices, "share": share}
+    nodes = [rank.node_id for rank in attempt.started or attempt.ranks]
+    return {
+        "node": nodes[0],
+        "nodes": list(dict.fromkeys(node for node in nodes if node is not None)),
+        "devices": [device for rank in attempt.started for device in rank.devices],
+        "share": attempt.ranks[0].gpu_thousandths / 1000 if attempt.purpose == "train" else None,
+    }
+
+
+def _yields(job: Job) -> str | None:
+    attempt = job.attempt
+    if job.phase is not Phase.YIELDING or attempt is None:
+        return None
+    match attempt.yield_reason:
+        case "preempted":
+            why = f"gives its share to job {attempt.yield_for}, which is of higher priority"
+        case "draining":
+            why = "its node is drained"
+        case "service_stopped":
+            why = "the service stops"
+        case _:
+            why = "it was paused"
+    return f"{why}: it writes a checkpoint and stops, within {attempt.yield_grace_s:.0f} s"
 
 
 def _error(job: Job) -> dict[str, Any]:

@@ -1,14 +1,14 @@
-"""The order in which waiting jobs go: priority, then submission."""
+"""The order in which waiting jobs go: priority, then submission. Jobs that need the same wait in one line."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from heapq import merge
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ftactors.core.events import Purpose
 from ftactors.core.job import Job
+from ftactors.core.needs import Need, need_of
 from ftactors.core.phases import Phase
 
 
@@ -21,6 +21,15 @@ class Turn(NamedTuple):
     job_id: str
 
 
+class Kind(NamedTuple):
+    """What the jobs of one line have in common."""
+
+    purpose: Purpose
+    need: Need | None
+    """None for preparations, which all need what the rules say."""
+    paused: bool
+
+
 def turn_of(job: Job) -> Turn:
     """Return a job's place in the order."""
     return Turn(-job.priority, job.submitted_seq, job.job_id)
@@ -31,45 +40,45 @@ def purpose_of(job: Job) -> Purpose:
     return "prepare" if job.phase is Phase.SUBMITTED else "train"
 
 
+def kind_of(job: Job) -> Kind:
+    """Return the kind of line in which a waiting job waits."""
+    purpose = purpose_of(job)
+    return Kind(purpose, need_of(job) if purpose == "train" else None, job.paused)
+
+
 class Turns:
     """The waiting jobs, kept in their order, so that nobody has to sort them."""
 
     def __init__(self) -> None:
-        self._of: dict[Purpose, list[Turn]] = {"prepare": [], "train": []}
+        self._order: list[Turn] = []
+        self._lines: dict[Kind, list[Turn]] = {}
 
     def __len__(self) -> int:
-        return sum(map(len, self._of.values()))
+        return len(self._order)
 
     def __iter__(self) -> Iterator[str]:
-        return (turn.job_id for turn in merge(*self._of.values()))
+        return (turn.job_id for turn in self._order)
 
-    def of(self, purpose: Purpose) -> list[Turn]:
-        """Return those whose next attempt is for this."""
-        return self._of[purpose]
+    @property
+    def lines(self) -> Mapping[Kind, Sequence[Turn]]:
+        """The jobs of each kind that wait, in their order; none is empty."""
+        return self._lines
 
     def add(self, job: Job) -> None:
         """Let a job wait."""
-        insort(self._of[purpose_of(job)], turn_of(job))
+        turn = turn_of(job)
+        insort(self._order, turn)
+        insort(self._lines.setdefault(kind_of(job), []), turn)
 
     def remove(self, job: Job) -> None:
         """Let a job that waits as it is here wait no more."""
-        turns = self._of[purpose_of(job)]
-        del turns[bisect_left(turns, turn_of(job))]
+        turn, kind = turn_of(job), kind_of(job)
+        line = self._lines[kind]
+        del line[bisect_left(line, turn)]
+        if not line:
+            del self._lines[kind]
+        del self._order[bisect_left(self._order, turn)]
 
     def position(self, job: Job) -> int:
         """Return how many jobs go before this one, and 1."""
-        turn = turn_of(job)
-        return 1 + sum(bisect_left(turns, turn) for turns in self._of.values())
-
-
-def in_turn(queues: Mapping[Purpose, Iterable[Turn]], is_open: Callable[[Purpose], bool]) -> Iterator[str]:
-    """Yield the ids of waiting jobs in their order, but only those of purposes that are open when their turn comes."""
-    heads = {purpose: (queue := iter(turns), next(queue, None)) for purpose, turns in queues.items()}
-    while True:
-        going = [(head, purpose) for purpose, (_, head) in heads.items() if head is not None and is_open(purpose)]
-        if not going:
-            return
-        turn, purpose = min(going)
-        queue = heads[purpose][0]
-        heads[purpose] = (queue, next(queue, None))
-        yield turn.job_id
+        return 1 + bisect_left(self._order, turn_of(job))

@@ -1,10 +1,9 @@
-"""The process of an attempt's work, seen from its trainer actor: started, heard, stopped, killed. No Ray in here."""
+"""The process of an attempt's work, seen from its trainer actor: heard, stopped, killed. No Ray in here."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,36 +13,31 @@ from pydantic import ValidationError
 from ftactors.core.events import Fact, Stage
 from ftactors.core.work import LAST_WORDS, WORDS, AnyWord, StageBegun, StopOrder, Stopped, Work
 from ftactors.runtime.failure import last_word_for, last_word_of_the_dead
-from ftactors.runtime.spawn import start
+from ftactors.runtime.spawn import Started, log_of
 
-LOG_NAME = "train.log"
 LINGER_S = 30.0
 """How long a process may take to exit after its last word."""
 _TAIL_LINES, _TAIL_BYTES = 12, 4096
 
 
 class Child:
-    """A process that has been started, as `subprocess.Popen` is one; it says words until it says a last one.
+    """A process that was started and is told its work; it says words until it says a last one.
 
-    Make it and use it in one event loop. The kernel kills the process when the *thread* that started it ends, so that
-    loop's thread must live as long as the work shall.
+    Make it and use it in one event loop.
 
     Args:
-        work: What the process shall do.
+        process: The process, and our ends of its pipes, which are closed when it has ended.
+        work: What it shall do.
         hear: Called with each word, in order. The last of them is a last word, whatever becomes of the process.
-        threads: How many threads each of its numeric libraries may use.
-
-    Raises:
-        OSError: the attempt's directory cannot be made, or the process not started.
     """
 
-    def __init__(self, work: Work, hear: Callable[[AnyWord], None], *, threads: int = 1) -> None:
+    def __init__(self, process: Started, work: Work, hear: Callable[[AnyWord], None]) -> None:
         self.ended = asyncio.Event()
         """Set once the last word was heard and the process is gone."""
         self._loop = asyncio.get_running_loop()
         self._hear = hear
-        self._log = Path(work.attempt_dir) / LOG_NAME
-        self._process, self._orders, self._words = start(work, self._log, threads)
+        self._log = log_of(work)
+        self._process, self._orders, self._words = process, process.orders, process.words
         self._heard_at = time.monotonic()
         self._stage: Stage | None = None
         self._partial, self._unsent = b"", b""
@@ -53,7 +47,7 @@ class Child:
         self._killed = False
         self._loop.add_reader(self._words, self._read)
         self._send(work)
-        threading.Thread(target=self._wait, name=f"wait-{self.pid}", daemon=True).start()
+        self._waiting = self._loop.create_task(self._wait())
 
     @property
     def pid(self) -> int:
@@ -103,7 +97,7 @@ class Child:
             written = os.write(self._orders, self._unsent)
         except BlockingIOError:
             written = 0
-        except BrokenPipeError:  # it has died; `_gone` will tell
+        except BrokenPipeError:  # it has died; `_wait` will tell
             written = len(self._unsent)
         self._unsent = self._unsent[written:]
         if self._unsent:
@@ -144,12 +138,8 @@ class Child:
         else:
             self._hear(word)
 
-    def _wait(self) -> None:
-        """Wait in a thread of its own: not every kernel that Ray runs on has a file descriptor for a process."""
-        code = self._process.wait()
-        self._loop.call_soon_threadsafe(self._gone, code)
-
-    def _gone(self, code: int) -> None:
+    async def _wait(self) -> None:
+        code = await self._process.wait()
         self._read()  # not until the end of the pipe: a forked worker that lives on may hold it open
         self._loop.remove_reader(self._words)
         self._loop.remove_writer(self._orders)
@@ -159,7 +149,7 @@ class Child:
         self._cancel_timer()
         self.ended.set()
 
-    def _last_word(self, code: int) -> AnyWord:
+    def _last_word(self, code: int | None) -> AnyWord:
         if self._order is not None:
             return Stopped(clean=False)
         return last_word_of_the_dead(

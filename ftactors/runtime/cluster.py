@@ -10,17 +10,18 @@ from dataclasses import replace
 from typing import Any
 
 import ray
-from ray._private import state as ray_state  # the only place that knows free resources by node
 from ray._private import worker as ray_worker  # the only place that knows the cluster's id
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ftactors.core.errors import StaleReportError
 from ftactors.core.placement import WHOLE
-from ftactors.core.seen import Node, Process, ProcessKey, Seen
+from ftactors.core.seen import Process, ProcessKey, Seen
 from ftactors.core.wanted import Begin, Command, Kill, Start, Stop
 from ftactors.core.work import Report
 from ftactors.runtime.described import Described
+from ftactors.runtime.node_agent import is_agent
+from ftactors.runtime.nodes import Nodes
 from ftactors.runtime.protocol import ProcessGoneError
 from ftactors.runtime.trainer_actor import TrainerActor
 
@@ -62,6 +63,7 @@ class RayCluster:
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
+        self._nodes = Nodes()
         self._wake: Callable[[], None] = lambda: None
         self._handles: dict[ProcessKey, Any] = {}
         self._asked: dict[ProcessKey, asyncio.Task[Process]] = {}
@@ -82,17 +84,17 @@ class RayCluster:
     async def look(self, *, as_of_seq: int, expected: Collection[ProcessKey]) -> Seen:
         """Look at the cluster; incomplete where Ray does not answer."""
         await self._starts_settled()
+        self._never_made = {key: dead for key, dead in self._never_made.items() if key in expected}
         try:
-            nodes, names = await asyncio.to_thread(self._nodes_and_names)
-            handles = await asyncio.to_thread(self._find, [key for name in names if (key := key_of(name))])
+            processes = self._never_made | await self._describe(await asyncio.to_thread(self._find))
+            # Last: of a trainer that died with its node, the node's death is told.
+            nodes, could_add = await asyncio.to_thread(lambda: (self._nodes.there(), self._nodes.could_add()))
         except (RayError, ConnectionError, GetTimeoutError) as error:
             _LOG.warning("the cluster cannot be looked at: %s", error)
             return Seen(as_of_seq=as_of_seq)
-        self._never_made = {key: dead for key, dead in self._never_made.items() if key in expected}
-        processes = self._never_made | await self._describe(handles)
         absent = frozenset(key for key in expected if key not in processes)
         missing, self._absent_before = absent & self._absent_before, absent
-        return Seen(as_of_seq=as_of_seq, complete=True, nodes=nodes, processes=processes, missing=missing)
+        return Seen(as_of_seq, complete=True, nodes=nodes, processes=processes, missing=missing, could_add=could_add)
 
     def execute(self, command: Command) -> None:
         """Carry a command out in the background."""
@@ -127,6 +129,13 @@ class RayCluster:
         await asyncio.wait([self._acknowledged[key]])
         del self._acknowledged[key]
 
+    async def rest(self) -> None:
+        """End the agents of all nodes, and their templates with them."""
+        try:
+            await asyncio.to_thread(self._end_agents)
+        except (RayError, ConnectionError) as error:
+            _LOG.warning("the agents of the nodes could not be ended, and go when nobody has needed them: %s", error)
+
     async def close(self) -> None:
         """Stop what goes on in the background; processes stay."""
         tasks = [*self._running.values(), *self._asked.values(), *self._acknowledged.values()]
@@ -140,40 +149,51 @@ class RayCluster:
         if starts:
             await asyncio.wait(starts)
 
-    def _nodes_and_names(self) -> tuple[dict[str, Node], list[str]]:
-        free = ray_state.available_resources_per_node()
-        draining = ray_state.state.get_draining_nodes()
-        nodes = {node["NodeID"]: _node(node, free.get(node["NodeID"], {}), draining) for node in ray.nodes()}
-        actors = ray.util.list_named_actors(all_namespaces=True)
-        return nodes, [actor["name"] for actor in actors if actor["namespace"] == self._namespace]
+    def _end_agents(self) -> None:
+        for name in filter(is_agent, self._names()):
+            with suppress(ValueError):  # it has gone since it was listed
+                ray.kill(ray.get_actor(name, namespace=self._namespace), no_restart=True)
 
-    def _find(self, keys: Collection[ProcessKey]) -> dict[ProcessKey, Any]:
-        """Return the handles of the actors that have these names."""
+    def _names(self) -> list[str]:
+        """Return the names of all actors in the namespace."""
+        actors = ray.util.list_named_actors(all_namespaces=True)
+        return [actor["name"] for actor in actors if actor["namespace"] == self._namespace]
+
+    def _find(self) -> dict[ProcessKey, Any]:
+        """Return the handles of all trainer actors that have a name now."""
+        keys = {key for name in self._names() if (key := key_of(name))}
         for key in keys:
             if key not in self._handles:
                 try:
                     self._handles[key] = ray.get_actor(name_of(key), namespace=self._namespace)
                 except ValueError:  # it died since it was listed
                     continue
-        for gone in self._handles.keys() - set(keys):
+        for gone in self._handles.keys() - keys:
             del self._handles[gone]
-            self._answers.pop(gone, None)
-            self._answered_at.pop(gone, None)
         return dict(self._handles)
 
     async def _describe(self, handles: dict[ProcessKey, Any]) -> dict[ProcessKey, Process]:
         """Return what each trainer says of itself; for one that does not answer in time, what it said last."""
+        self._forget_all_but(handles)
         loop = asyncio.get_running_loop()
         asked_now = {key: loop.create_task(_ask(handle)) for key, handle in handles.items() if key not in self._asked}
         self._asked |= asked_now
-        if self._asked:
-            await asyncio.wait(self._asked.values(), timeout=_ANSWER_S)
+        if asked_now:  # those that an earlier look has waited for wake the scheduler when they answer
+            await asyncio.wait(asked_now.values(), timeout=_ANSWER_S)
         for key in [key for key, task in self._asked.items() if task.done()]:
             self._answers[key], self._answered_at[key] = self._asked.pop(key).result(), loop.time()
         for task in asked_now.values():
             if not task.done():
                 task.add_done_callback(lambda _: self._wake())
         return {key: self._last_answer(key, loop.time()) for key in handles}
+
+    def _forget_all_but(self, handles: Collection[ProcessKey]) -> None:
+        """Forget what was said by trainers that are gone: another one may be made with the same name."""
+        for gone in self._asked.keys() - set(handles):
+            self._asked.pop(gone).cancel()
+        for gone in self._answers.keys() - set(handles):
+            del self._answers[gone]
+            self._answered_at.pop(gone, None)
 
     def _last_answer(self, key: ProcessKey, now: float) -> Process:
         """Return what a trainer said last; one that no longer answers is as quiet as it is silent."""
@@ -235,6 +255,7 @@ class RayCluster:
                     key.rank,
                     orphan_timeout_s=command.orphan_timeout_s,
                     world_size=command.world_size,
+                    namespace=self._namespace,
                 )
             )
         except ValueError as error:
@@ -273,20 +294,3 @@ async def _ask(handle: Any) -> Process:
 async def _tell(handle: Any, incarnation: str, number: int) -> None:
     with suppress(RayError):
         await handle.acknowledge.remote(incarnation, number)
-
-
-def _node(node: dict[str, Any], free: dict[str, float], draining: Collection[str]) -> Node:
-    total = node["Resources"]
-    types = [name.removeprefix("accelerator_type:") for name in total if name.startswith("accelerator_type:")]
-    return Node(
-        node_id=node["NodeID"],
-        state="dead" if not node["Alive"] else "draining" if node["NodeID"] in draining else "up",
-        name=node["NodeName"],
-        gpus=int(total.get("GPU", 0)),
-        cpus=total.get("CPU", 0.0),
-        mem_gib=total.get("memory", 0.0) / _GIB,
-        free_gpu_thousandths=round(free.get("GPU", 0.0) * WHOLE),
-        free_cpus=free.get("CPU", 0.0),
-        free_mem_gib=free.get("memory", 0.0) / _GIB,
-        accelerator_type=types[0] if types else None,
-    )

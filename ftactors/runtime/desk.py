@@ -17,6 +17,7 @@ import ftactors
 from ftactors.core import requests
 from ftactors.core.errors import JobNotFoundError, LogFullError, ServiceUnavailableError
 from ftactors.core.events import AnyEvent, JobSubmitted, ModelImported, Recorded
+from ftactors.core.feasible import ClusterFacts
 from ftactors.core.job import Job
 from ftactors.core.models import Model
 from ftactors.core.service_config import ServiceConfig
@@ -39,15 +40,6 @@ class Hello:
     pid: int
     refusal: str | None = None
     """Why nothing can be written; None where it can."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterFacts:
-    """What a submit must know of the cluster."""
-
-    nodes: int
-    gpus: int
-    cpus: float
 
 
 class Desk:
@@ -97,7 +89,10 @@ class Desk:
                     await self._scheduler.changed()
         if self._scheduler.state.places:
             return "started"
-        return "stopped" if self.is_stopped() else "stopping"
+        if not self.is_stopped():
+            return "stopping"
+        await self._scheduler.cluster.rest()
+        return "stopped"
 
     def is_stopped(self) -> bool:
         """Return whether the service was asked to stop and holds nothing any more."""
@@ -105,22 +100,27 @@ class Desk:
         alive = any(found.state != "dead" for found in seen.processes.values())
         return seen.complete and not (state.places or state.held or alive)
 
-    async def cluster(self) -> ClusterFacts:
+    async def cluster(self, *, anew: bool = False) -> ClusterFacts:
         """Return what the cluster has, once it was looked at in full.
+
+        Args:
+            anew: Look again first, for nodes that have come since.
 
         Raises:
             ServiceUnavailableError: Ray does not answer.
         """
+        old = self._scheduler.seen if anew else None
+        if anew:
+            self._scheduler.wake()
         try:
             async with asyncio.timeout(_LONGEST_WATCH_S):
-                while not self._scheduler.seen.complete:
+                while self._scheduler.seen is old or not self._scheduler.seen.complete:
                     await self._scheduler.changed()
         except TimeoutError:
             raise ServiceUnavailableError(
                 f"Ray has not told what the cluster has for {_LONGEST_WATCH_S:g} s; try again once it answers"
             ) from None
-        nodes = [node for node in self._scheduler.seen.nodes.values() if node.state == "up"]
-        return ClusterFacts(len(nodes), sum(node.gpus for node in nodes), sum(node.cpus for node in nodes))
+        return ClusterFacts.of(self._scheduler.seen)
 
     async def submit(self, submitted: JobSubmitted) -> FineTuningJobStatusInfo:
         """Accept a job and return its status, queued; see `core.requests.submit` for what it raises."""

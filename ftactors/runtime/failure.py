@@ -6,8 +6,9 @@ import errno
 import signal
 import traceback
 
-from ftactors.core.errors import ConfigurationError, DatasetLostError, JobExecutionError
+from ftactors.core.errors import ConfigurationError, DatasetLostError, JobExecutionError, RankLostError
 from ftactors.core.events import Stage
+from ftactors.core.peers import is_lost_rank
 from ftactors.core.shortage import causes, is_out_of_memory
 from ftactors.core.work import DatasetMissing, Failed
 
@@ -48,17 +49,19 @@ def last_word_for(error: Exception, *, stage: Stage | None, dataset: str | None)
     return Failed(stage=stage, error_type=error_type, message=_told(error), hint=hint, retryable=True)
 
 
-def last_word_of_the_dead(pid: int, code: int, *, stage: Stage | None, asked_for: bool, log_tail: list[str]) -> Failed:
+def last_word_of_the_dead(
+    pid: int, code: int | None, *, stage: Stage | None, asked_for: bool, log_tail: list[str]
+) -> Failed:
     """Return the last word for a process that ended without saying one.
 
     Args:
         pid: The process.
-        code: Its exit code; negative for the signal that killed it.
+        code: Its exit code, negative for the signal that killed it; None where nobody could be told.
         stage: The stage it was in.
         asked_for: Whether its own actor killed it.
         log_tail: The last lines of its log.
     """
-    how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+    how = _how(code)
     why = ", as its trainer actor was told to" if asked_for else " before its work was done"
     logged = "".join(f"\n  {line}" for line in log_tail)
     return Failed(
@@ -70,12 +73,20 @@ def last_word_of_the_dead(pid: int, code: int, *, stage: Stage | None, asked_for
     )
 
 
+def _how(code: int | None) -> str:
+    if code is None:
+        return "ended, with an exit code that is not known, for the template that had forked it ended first,"
+    return f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+
+
 def _kind_of(error: Exception) -> tuple[str, str | None]:
     if is_out_of_memory(error):
         return "out_of_memory", OUT_OF_MEMORY_HINT
     for link in causes(error):
         if getattr(link, "errno", None) in {errno.ENOSPC, errno.EDQUOT} or _NO_SPACE_TEXT in str(link):
             return "disk_full", DISK_FULL_HINT
+    if is_lost_rank(error):
+        return RankLostError.error_type, None
     return "internal", None
 
 

@@ -25,3 +25,7 @@ class Meeting:
     def address(self) -> str:
         """`host:port`."""
         return f"{self._host}:{self._socket.getsockname()[1]}"
+
+    def close(self) -> None:
+        """Let the port go."""
+        self._socket.close()

@@ -121,6 +121,9 @@ class MemoryCluster:
             while trainer.kept and trainer.kept[0].number <= number:
                 trainer.kept.popleft()
 
+    async def rest(self) -> None:
+        """Nothing is kept warm here."""
+
     async def close(self) -> None:
         """Trainers stay."""
 

@@ -1,35 +1,34 @@
-"""The process that does an attempt's work. `child.py` starts it, and it lives no longer than its trainer actor.
+"""The process that does an attempt's work. It is spawned or forked, and lives no longer than its trainer actor.
 
-Its standard input brings the `Work` as the first line, then orders to stop; the pipe named by its argument takes its
-words; what it prints is the attempt's log. SIGTERM keeps its default meaning: an ignored or handled one would be
-inherited by worker processes that the work forks, and `Process.terminate()` would no longer end them.
+A pipe brings the `Work` as the first line, then orders to stop; another takes its words; what it prints is the
+attempt's log. Spawned, it finds orders at its standard input, and the pipe of words named by its argument.
+
+SIGTERM keeps its default meaning: an ignored or handled one would be inherited by worker processes that the work forks,
+and `Process.terminate()` would no longer end them.
 """
 
 from __future__ import annotations
 
-import ctypes
+import atexit
 import os
-import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable
 from importlib import import_module
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from ftactors.core.events import Stage
 from ftactors.core.session import Session, Stop
 from ftactors.core.work import LAST_WORDS, AnyWord, StageBegun, StopOrder, Stopped, Work
 from ftactors.runtime.failure import last_word_for
 from ftactors.runtime.import_path import ExtensionError, resolve
+from ftactors.runtime.lifeline import PARENT_GONE, WORKER_NAME, die_with_parent, set_name
 from handlers.base import BaseDatasetHandler
 from trainers.base import BaseTrainer
 
 ENCODER = "trainers.encode"
 """By name and when it is needed: it loads tokenizers, and this package loads nothing of the kind."""
-PARENT_GONE = 90
-"""The exit code of a process whose trainer actor died first."""
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class PipeSession:
@@ -62,18 +61,24 @@ class PipeSession:
 
 
 def main() -> None:
-    """Do the work, and say one last word."""
+    """Do the work that a trainer actor has spawned this process for."""
     parent, words = int(sys.argv[1]), int(sys.argv[2])
-    _die_with(parent)
-    orders = _private_input()
+    die_with_parent(parent)
+    set_name(WORKER_NAME)
     os.set_inheritable(words, False)
-    session = PipeSession(os.fdopen(words, "wb"))
+    do_work(_private_input(), words)
+
+
+def do_work(orders_pipe: int, words_pipe: int) -> None:
+    """Read the work from the one pipe, do it, say one last word into the other, and end."""
+    orders, session = os.fdopen(orders_pipe, "rb"), PipeSession(os.fdopen(words_pipe, "wb"))
     line = orders.readline()
     if not line:
         sys.exit(PARENT_GONE)
     work = Work.model_validate_json(line)
     threading.Thread(target=session.listen, args=(orders,), name="orders", daemon=True).start()
     session.say(last_word(work, session))
+    _end()
 
 
 def last_word(work: Work, session: PipeSession) -> AnyWord:
@@ -104,17 +109,19 @@ def _prepare(work: Work, session: Session) -> AnyWord:
     return prepare(work, handler, session)
 
 
-def _die_with(parent: int) -> None:
-    """Let the kernel kill this process when its actor dies, even while it holds the GIL."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the kernel was told
-        os._exit(PARENT_GONE)
+def _end() -> NoReturn:
+    """End as an interpreter does, but for taking apart all that is loaded: that takes longer than to train a step."""
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - what a user's threads have begun is finished
+    atexit._run_exitfuncs()  # noqa: SLF001
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    os._exit(0)
 
 
-def _private_input() -> BinaryIO:
+def _private_input() -> int:
     """Take the pipe of orders away from standard input, where the work's own code and children could read it."""
-    orders = os.fdopen(os.dup(0), "rb")
+    orders = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)

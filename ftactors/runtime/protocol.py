@@ -42,5 +42,8 @@ class Cluster(Protocol):
     async def acknowledge(self, key: ProcessKey, incarnation: str, number: int) -> None:
         """Tell that the reports up to `number` are in the log, where no more will be asked for."""
 
+    async def rest(self) -> None:
+        """Let go of what was only kept for the next attempts: nothing is held any more."""
+
     async def close(self) -> None:
         """Stop what goes on in the background; processes stay."""

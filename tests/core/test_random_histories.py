@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from ftactors.core.decide import decide
 from ftactors.core.errors import IllegalEventError, StaleReportError
-from ftactors.core.events import PauseRequested, ServiceStarted, ServiceStopRequested
+from ftactors.core.events import (
+    AnyJobEvent,
+    AttemptPlaced,
+    AttemptStarted,
+    PauseRequested,
+    ServiceStarted,
+    ServiceStopRequested,
+)
 from ftactors.core.job import Job
 from ftactors.core.judging import process_keys
 from ftactors.core.phases import HOLDING_PHASES, TRANSITIONS, WAITING_PHASES
@@ -18,18 +25,32 @@ from ftactors.core.seen import Process, ProcessKey, Seen
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.state import State
 from ftactors.core.wanted import Kill, Start, wanted
+from ftactors.core.work import Failed
 from tests.core.histories import JOB, NODE, one_of_each, opened, state_after, submitted
 
 CHOICES = st.lists(st.integers(min_value=0, max_value=10_000), max_size=40)
 
 
 def legal_next(job: Job) -> list:
-    return [event for event in one_of_each(job) if type(event) in TRANSITIONS[job.phase]]
+    return [_of_all_ranks(job, event) for event in one_of_each(job) if type(event) in TRANSITIONS[job.phase]]
+
+
+def _of_all_ranks(job: Job, event: AnyJobEvent) -> AnyJobEvent:
+    """Return the event with as many ranks as the job's attempt has, or would be given."""
+    if isinstance(event, AttemptPlaced) and event.purpose == "train":
+        return event.model_copy(update={"ranks": event.ranks * job.config["resources"]["num_workers"]})
+    if isinstance(event, AttemptStarted) and job.attempt is not None:
+        incarnations = [f"{event.incarnation}-{rank}" for rank in range(len(job.attempt.ranks))]
+        ranks = tuple(event.ranks[0].model_copy(update={"incarnation": each}) for each in incarnations)
+        return event.model_copy(update={"incarnation": incarnations[0], "ranks": ranks})
+    return event
 
 
 def walk(choices: list[int]) -> State:
     """Return the state after a random legal history of one job, in a service that may stop and start."""
-    state = state_after(submitted(max_attempts=1000))
+    workers = 1 + sum(choices) % 2
+    resources = {"num_gpus": 1, "num_workers": workers}
+    state = state_after(submitted(max_attempts=1000, resources=resources, preemptible=True))
     for choice in choices:
         job = state.jobs.get(JOB)
         if job is None:
@@ -103,10 +124,12 @@ def test_a_refused_event_changes_nothing(choices: list[int]):
             assert snapshot(state) == before
 
 
-PROCESS = st.sampled_from(["absent", "starting", "up", "dead", "other"])
+PROCESS = st.sampled_from(["absent", "starting", "up", "dead", "other", "one failed", "one dead"])
+NODES = st.sampled_from(["up", "draining", "dead"])
+BROKEN = Failed(error_type="broken", message="it broke", retryable=True)
 
 
-def seen_of(state: State, kind: str, *, complete: bool, old: str) -> Seen:
+def seen_of(state: State, kind: str, *, complete: bool, old: str, node: str = "up") -> Seen:
     processes: dict[ProcessKey, Process] = {}
     missing: set[ProcessKey] = set()
     for job in state.jobs.values():
@@ -114,24 +137,31 @@ def seen_of(state: State, kind: str, *, complete: bool, old: str) -> Seen:
             if kind == "absent":
                 missing.add(key)
             else:
-                incarnation = job.attempt.incarnation if job.attempt else None
-                processes[key] = Process(
-                    state="up" if kind == "other" else kind,  # type: ignore[arg-type]
-                    node_id="node-a",
-                    incarnation="another" if kind == "other" else (incarnation or "i1") if kind == "up" else None,
-                )
+                processes[key] = _process(job, key, kind)
         if old != "absent" and job.attempts > 1:
             processes[ProcessKey(job.job_id, job.attempts - 1, 0)] = Process(state="up", incarnation="old")
-    return Seen(state.seq, complete=complete, nodes={"node-a": NODE}, processes=processes, missing=frozenset(missing))
+    nodes = {"node-a": replace(NODE, state=node), "node-b": replace(NODE, node_id="node-b", gpus=1)}  # type: ignore[arg-type]
+    return Seen(state.seq, complete=complete, nodes=nodes, processes=processes, missing=frozenset(missing))
+
+
+def _process(job: Job, key: ProcessKey, kind: str) -> Process:
+    """Return the trainer of a rank; what is of one rank befalls the last."""
+    last = job.attempt is not None and key.rank == len(job.attempt.ranks) - 1
+    kind = {"one failed": "failed" if last else "up", "one dead": "dead" if last else "up"}.get(kind, kind)
+    if kind in {"starting", "dead"}:
+        return Process(state=kind, node_id="node-a")  # type: ignore[arg-type]
+    claimed = (job.attempt.incarnation_of(key.rank) if job.attempt else None) or f"i{key.rank}"
+    incarnation = "another" if kind == "other" else claimed
+    return Process("up", "node-a", incarnation=incarnation, failed=BROKEN if kind == "failed" else None)
 
 
 @settings(max_examples=300)
-@given(CHOICES, PROCESS, st.sampled_from(["complete", "incomplete"]), PROCESS, st.integers(0, 5000))
+@given(CHOICES, PROCESS, st.sampled_from(["complete", "incomplete"]), PROCESS, NODES, st.integers(0, 5000))
 def test_recording_the_answer_leaves_nothing_to_decide(
-    choices: list[int], kind: str, look: str, old: str, later_s: int
+    choices: list[int], kind: str, look: str, old: str, node: str, later_s: int
 ):
     state = walk(choices)
-    seen = seen_of(state, kind, complete=look == "complete", old=old)
+    seen = seen_of(state, kind, complete=look == "complete", old=old, node=node)
     now = state.at + later_s
 
     for fact in decide(state, seen, now):

@@ -4,9 +4,11 @@ import pytest
 
 import ftactors.core.config as public
 from ftactors.core.errors import InvalidJobConfigError
+from ftactors.core.feasible import ClusterFacts
 from ftactors.core.load import draft_job, parse_job_config
 from ftactors.core.model_facts import facts_of
 from ftactors.core.resolve import Resolved, resolve
+from ftactors.core.seen import Node
 from tests.configs import HELD_OUT, job
 from tests.model_dirs import GPT2_CONFIG, GPT2_SHAPES, LLAMA_CONFIG, LLAMA_SHAPES, header
 
@@ -16,8 +18,13 @@ NOTHING: dict[str, object] = {}
 LLAMA = facts_of(LLAMA_CONFIG, header(LLAMA_SHAPES))
 
 
+def cluster(*, gpus: bool) -> ClusterFacts:
+    return ClusterFacts((Node("node-a", name="a", gpus=2 if gpus else 0, cpus=8, mem_gib=32),))
+
+
 def resolved(changes=NOTHING, *, facts=GPT2, gpus=False, cwd=None) -> Resolved:
-    return resolve(parse_job_config(job(changes)), facts=facts, cluster_has_gpus=gpus, runs_dir="/state/runs", cwd=cwd)
+    asked = parse_job_config(job(changes))
+    return resolve(asked, facts=facts, cluster=cluster(gpus=gpus), runs_dir="/state/runs", cwd=cwd)
 
 
 def refusals(changes, **kwargs) -> list[str]:
@@ -42,6 +49,27 @@ def test_a_cluster_with_gpus_gives_one_and_leaves_bf16_to_the_device():
 
     assert config.resources.num_gpus == 1
     assert (config.hyperparameters.bf16, config.hyperparameters.gradient_checkpointing) == (None, True)
+
+
+def test_a_gpu_is_chosen_where_the_autoscaler_could_bring_the_first_one():
+    coming = ClusterFacts(cluster(gpus=False).up, could_add=(Node("gpus-1", name="gpus", gpus=1, cpus=8, mem_gib=32),))
+    outcome = resolve(parse_job_config(job()), facts=GPT2, cluster=coming, runs_dir="/runs")
+
+    assert outcome.config.resources.num_gpus == 1
+
+
+def test_what_no_node_could_hold_is_refused_with_all_else_that_is_wrong():
+    found = refusals({"resources.num_cpus": 9, f"{HYPER}.max_seq_length": 9999})
+
+    assert [problem.partition(":")[0] for problem in found] == ["resources.num_cpus", f"{HYPER}.max_seq_length"]
+
+
+def test_of_resources_that_could_not_be_read_nothing_is_said_to_be_too_much():
+    draft = draft_job(job({"resources.num_gpus": "many", "resources.num_cpus": 9}))
+    with pytest.raises(InvalidJobConfigError) as refused:
+        resolve(draft.config, facts=GPT2, cluster=cluster(gpus=False), runs_dir="/runs", problems=draft.problems)
+
+    assert [problem.field for problem in refused.value.problems] == ["resources.num_gpus"]
 
 
 @pytest.mark.parametrize(("method", "rate"), [("full", 2e-5), ("lora", 2e-4), ("qlora", 2e-4)])
@@ -223,7 +251,7 @@ def test_a_folder_with_a_data_set_is_a_path(folder, absolute):
 def test_a_resolved_job_resolves_to_itself_without_a_warning(changes, gpus):
     once = resolved(changes, gpus=gpus, cwd="/home/me").config
     stored = parse_job_config(once.model_dump(mode="json"))
-    again = resolve(stored, facts=GPT2, cluster_has_gpus=gpus, runs_dir="/other", cwd="/elsewhere")
+    again = resolve(stored, facts=GPT2, cluster=cluster(gpus=gpus), runs_dir="/other", cwd="/elsewhere")
 
     assert again == Resolved(once, ())
 
@@ -232,7 +260,7 @@ def test_what_was_wrong_before_is_raised_with_what_is_wrong_now():
     draft = draft_job(job({"priority": 5000, f"{HYPER}.max_seq_length": 2000}))
 
     with pytest.raises(InvalidJobConfigError) as refused:
-        resolve(draft.config, facts=GPT2, cluster_has_gpus=False, runs_dir="/runs", problems=draft.problems)
+        resolve(draft.config, facts=GPT2, cluster=cluster(gpus=False), runs_dir="/runs", problems=draft.problems)
 
     assert [problem.field for problem in refused.value.problems] == ["priority", "hyperparameters.max_seq_length"]
 
@@ -285,7 +313,7 @@ def test_the_guides_job_resolves_with_the_warnings_it_is_promised():
         evaluation_config=public.EvaluationConfig(metrics=["loss", "perplexity"]),
     )
 
-    outcome = resolve(parse_job_config(job_config), facts=GPT2, cluster_has_gpus=False, runs_dir="/runs")
+    outcome = resolve(parse_job_config(job_config), facts=GPT2, cluster=cluster(gpus=False), runs_dir="/runs")
 
     assert [warning.partition(":")[0] for warning in outcome.warnings] == [
         "hyperparameters.fp16=True",

@@ -14,7 +14,7 @@ from enum import Enum
 from os import rename  # this very function, whatever a test puts in its place
 from pathlib import Path
 
-from ftactors.core.seen import Node, Process, ProcessKey, Seen
+from ftactors.core.seen import Node, ProcessKey, Seen
 from ftactors.core.wanted import Begin, Command, Stop
 from ftactors.core.work import AnyWord, CheckpointWritten, Report, Stopped, Work
 from ftactors.runtime.memory_cluster import MemoryCluster, Trainer
@@ -26,6 +26,7 @@ class Turn(Enum):
 
     WAIT = "wait until it is told to stop"
     DIE = "die"
+    LOSE_A_RANK = "lose the last of its ranks, and wait"
 
 
 Part = tuple[AnyWord, ...] | Turn
@@ -92,7 +93,8 @@ class OutlivingCluster(MemoryCluster):
         for key, trainer in [*self.trainers.items()]:
             if trainer.process.state == "starting" and self._comes_up(key):
                 self.bring_up(key)
-            self._play(key)
+            if key in self.trainers:  # it may have been lost with another's turn
+                self._play(key)
         self._keep()
 
     def begin_anew(self) -> None:
@@ -107,11 +109,18 @@ class OutlivingCluster(MemoryCluster):
         super().lose(node_id)
         self._keep()
 
+    def drain(self, node_id: str) -> None:
+        """Have a node be about to go."""
+        self._cross(f"{node_id} drains")
+        super().drain(node_id)
+        self._keep()
+
     async def look(self, *, as_of_seq: int, expected: Collection[ProcessKey]) -> Seen:
         """Look at the cluster; what is seen starting comes up right after."""
         seen = await super().look(as_of_seq=as_of_seq, expected=expected)
         for key, trainer in self.trainers.items():
-            if trainer.process.state == "starting" and self._comes_up(key):
+            waits = trainer.grant is None
+            if trainer.process.state == "starting" and not waits and self._comes_up(key):
                 self._cross("a trainer comes up")
                 self.bring_up(key)
                 self._keep()
@@ -157,7 +166,8 @@ class OutlivingCluster(MemoryCluster):
     def _play(self, key: ProcessKey) -> None:
         """Let a trainer do the next part of its script, if there is one."""
         trainer, at = self.trainers[key], self._parts.get(key, 0)
-        script = self._script(trainer.work) if trainer.work is not None else Script((Turn.WAIT,))
+        work = trainer.work if key.rank == 0 else None  # the others do their work in silence
+        script = self._script(work) if work is not None else Script((Turn.WAIT,))
         if at >= len(script.parts):
             return
         part = script.parts[at]
@@ -166,28 +176,34 @@ class OutlivingCluster(MemoryCluster):
             self.say(key, *_last_words(trainer, trainer.stop))
         elif part is Turn.DIE:
             self.die(key)
+        elif part is Turn.LOSE_A_RANK:
+            self._parts[key] = at + 1
+            self._lose_a_rank(key)
         elif part is not Turn.WAIT:
             self._parts[key] = at + 1
             self.say(key, *part)
 
+    def _lose_a_rank(self, key: ProcessKey) -> None:
+        last = max(other for other in self.trainers if other[:2] == key[:2])
+        if last != key:
+            self._cross("a rank dies")
+            self.die(last)
+
     def _keep(self) -> None:
         trainers = {
-            key: (trainer.process, trainer.work, trainer.stop, trainer.said, [*trainer.kept])
+            key: (trainer.process, trainer.start, trainer.grant, trainer.work, trainer.stop, trainer.said)
             for key, trainer in self.trainers.items()
         }
+        kept = {key: [*trainer.kept] for key, trainer in self.trainers.items()}
         new = self._path.with_suffix(".new")
-        new.write_bytes(pickle.dumps((self.nodes, trainers, self._incarnations, self._parts, self.past)))
+        new.write_bytes(pickle.dumps((self.nodes, trainers, kept, self._incarnations, self._parts, self.past)))
         rename(new, self._path)  # noqa: PTH104 - see the import
 
     def _load(self) -> None:
-        kept: tuple[dict[str, Node], dict[ProcessKey, _Kept], int, dict[ProcessKey, int], Past]
-        kept = pickle.loads(self._path.read_bytes())  # noqa: S301 - our own file
-        self.nodes, trainers, self._incarnations, self._parts, self.past = kept
-        for key, (process, work, stop, said, reports) in trainers.items():
-            self.trainers[key] = Trainer(process, work, stop, said, deque(reports))
-
-
-_Kept = tuple[Process, Work | None, Stop | None, int, list[Report]]
+        parts = pickle.loads(self._path.read_bytes())  # noqa: S301 - our own file
+        self.nodes, trainers, kept, self._incarnations, self._parts, self.past = parts
+        for key, fields in trainers.items():
+            self.trainers[key] = Trainer(*fields, deque(kept[key]))
 
 
 def _last_words(trainer: Trainer, stop: Stop) -> list[AnyWord]:

@@ -180,10 +180,23 @@ class Driver:
         await set_room(self._scheduler.log, full=False)
         self._notes.take(Note(["free disk"], answer=True, fact=None))
 
-    def lose(self, node_id: str) -> None:
-        """Have a node die, unless it did in an earlier life."""
-        if self._cluster.nodes[node_id].state != "dead":
+    def lose_node_of(self, job_id: str) -> None:
+        """Have the node die on which a job trains, unless one did in an earlier life."""
+        node_id = self._node_of(job_id)
+        if node_id is not None:
             self._cluster.lose(node_id)
+
+    def drain_node_of(self, job_id: str) -> None:
+        """Have the node be about to go on which a job trains, unless one was in an earlier life."""
+        node_id = self._node_of(job_id)
+        if node_id is not None:
+            self._cluster.drain(node_id)
+
+    def _node_of(self, job_id: str) -> str | None:
+        job, nodes = self._scheduler.state.jobs.get(job_id), self._cluster.nodes.values()
+        if job is None or job.attempt is None or any(node.state != "up" for node in nodes):
+            return None
+        return job.attempt.started[0].node_id if job.attempt.started else None
 
     async def until(self, job_id: str, holds: Callable[[Job], bool]) -> None:
         """Wait until a job has come so far, or has ended."""

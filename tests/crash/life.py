@@ -65,15 +65,21 @@ def check_kept(events: Sequence[Recorded], state: State, notes: Notes, past: Pas
     notes.check_kept(recorded.event for recorded in events)
     stored = [recorded.event for recorded in events]
     placed = {(event.job_id, event.attempt) for event in stored if isinstance(event, AttemptPlaced)}
-    claims = {(event.job_id, event.attempt, event.incarnation) for event in stored if isinstance(event, AttemptStarted)}
+    claims = {
+        (ProcessKey(event.job_id, event.attempt, rank), started.incarnation or event.incarnation)
+        for event in stored
+        if isinstance(event, AttemptStarted)
+        for rank, started in enumerate(event.ranks)
+    }
     for key in past.made:
         assert (key.job_id, key.attempt) in placed, f"{key} was started, and no event of the log places it"
     for key, incarnation in past.begun:
-        claim = (key.job_id, key.attempt, incarnation)
-        assert claim in claims, f"{key} was told to begin as {incarnation}, and no event of the log claims that"
+        assert (key, incarnation) in claims, (
+            f"{key} was told to begin as {incarnation}, and no event of the log claims that"
+        )
     for (key, _), number in past.acknowledged.items():
-        known = _last_report(state, key)
-        assert known is None or known >= number, f"report {number} of {key} is forgotten; the log has {known}"
+        last = _last_report(state, key)
+        assert last is None or last >= number, f"report {number} of {key} is forgotten; the log has {last}"
 
 
 def check_end(story: Story, url: str, folder: Path) -> None:

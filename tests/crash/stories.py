@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ftactors.core.events import JobSubmitted, ModelImported
@@ -42,6 +42,7 @@ PUBLISHES: Part = (Published(path="/m", digest="d", kind="adapter", base=BASE, m
 TRAINS: tuple[Part, ...] = (BEGINS, SAVES, EVALUATES, PUBLISHES)
 BREAKS: Part = (Failed(error_type="internal", message="it broke", retryable=True),)
 DIVERGES: Part = (Failed(error_type="diverged", message="the loss was nan"),)
+RUNS_OUT_OF_MEMORY: Part = (Failed(stage="training", error_type="out_of_memory", message="no room for a step"),)
 LOSES_DATA: Part = (DatasetMissing(path="/data", message="it is gone"),)
 
 
@@ -79,6 +80,7 @@ class Story:
         nodes: The cluster's.
         snapshot_every: After so many events a snapshot is taken; None: there are none.
         on: The databases that it can be told on.
+        every: Of its places, so many are one that is tried in CI.
     """
 
     tell: Callable[[Driver], Awaitable[None]]
@@ -90,6 +92,7 @@ class Story:
     nodes: tuple[Node, ...] = (NODE,)
     snapshot_every: int | None = None
     on: tuple[str, ...] = ("sqlite", "postgresql")
+    every: int = 1
 
     @property
     def name(self) -> str:
@@ -206,7 +209,7 @@ async def a_submit_is_made_again_and_again(driver: Driver) -> None:
 async def a_node_is_lost_while_a_job_trains_on_it(driver: Driver) -> None:
     await driver.submit(submitted())
     await driver.until(JOB, _trains)
-    driver.lose(NODE.node_id)
+    driver.lose_node_of(JOB)
     await driver.ended(JOB, COMPLETED)
 
 
@@ -222,6 +225,31 @@ async def prepared_data_is_lost(driver: Driver) -> None:
 
 async def a_trainer_never_comes_up(driver: Driver) -> None:
     await driver.submit(submitted())
+    await driver.ended(JOB, COMPLETED)
+
+
+async def a_gang_loses_a_rank_and_resumes(driver: Driver) -> None:
+    await driver.submit(submitted(resources=TWO_RANKS))
+    await driver.ended(JOB, COMPLETED)
+
+
+async def a_gang_yields_to_a_job_of_higher_priority(driver: Driver) -> None:
+    await driver.submit(submitted(new_model_id="one", resources=TWO_RANKS, preemptible=True))
+    await driver.until(JOB, _trains)
+    await driver.submit(submitted(OTHER, new_model_id="two", priority=1))
+    await driver.ended(OTHER, COMPLETED)
+    await driver.ended(JOB, COMPLETED)
+
+
+async def a_node_drains_under_a_job(driver: Driver) -> None:
+    await driver.submit(submitted())
+    await driver.until(JOB, _trains)
+    driver.drain_node_of(JOB)
+    await driver.ended(JOB, COMPLETED)
+
+
+async def a_job_that_ran_out_of_memory_goes_on_with_smaller_batches(driver: Driver) -> None:
+    await driver.submit(submitted(max_attempts=2))
     await driver.ended(JOB, COMPLETED)
 
 
@@ -262,6 +290,9 @@ def _waits_in_the_first_job(work: Work) -> Script:
     return training(BEGINS, Turn.WAIT)(work) if work.job_id == JOB else quick(work)
 
 
+TWO_RANKS = {"num_workers": 2, "num_gpus": 1}
+_NODE_B = Node(node_id="node-b", gpus=1, cpus=8, free_gpu_thousandths=1000, free_cpus=8)
+
 STORIES = (
     Story(a_job_is_prepared_trained_and_published, least=14, script=in_full),
     Story(two_jobs_take_turns, least=15),
@@ -292,7 +323,7 @@ STORIES = (
         a_node_is_lost_while_a_job_trains_on_it,
         least=9,
         script=training(BEGINS, Turn.WAIT),
-        nodes=(NODE, Node(node_id="node-b", gpus=1, cpus=8, free_gpu_thousandths=1000, free_cpus=8)),
+        nodes=(NODE, _NODE_B),
     ),
     Story(the_cluster_goes_with_the_scheduler, least=14, script=in_full, meanwhile=OutlivingCluster.begin_anew),
     Story(prepared_data_is_lost, least=14, script=training(LOSES_DATA)),
@@ -301,6 +332,33 @@ STORIES = (
         least=10,
         comes_up=lambda key: key.attempt != 1,
         rules={"start_timeout_seconds": 0.05},
+    ),
+    Story(
+        a_gang_loses_a_rank_and_resumes,
+        least=12,
+        script=training(BEGINS, SAVES, Turn.LOSE_A_RANK),
+        every=2,
+        nodes=(replace(NODE, gpus=1), _NODE_B),
+    ),
+    Story(
+        a_gang_yields_to_a_job_of_higher_priority,
+        least=19,
+        script=_waits_in_the_first_job,
+        every=2,
+        rules={"max_concurrent_fine_tuning_jobs": 2},
+    ),
+    Story(
+        a_node_drains_under_a_job,
+        least=13,
+        script=training(BEGINS, Turn.WAIT),
+        every=2,
+        nodes=(NODE, _NODE_B),
+    ),
+    Story(
+        a_job_that_ran_out_of_memory_goes_on_with_smaller_batches,
+        least=11,
+        script=training(BEGINS, RUNS_OUT_OF_MEMORY),
+        every=2,
     ),
     Story(snapshots_are_taken_of_two_jobs, least=15, snapshot_every=4),
     Story(

@@ -313,10 +313,72 @@ def words_of_all_alphabets() -> Iterator[AnyEvent]:
     yield train.completed(base=ADAPTER)
 
 
+def gangs_that_make_room() -> Iterator[AnyEvent]:
+    """A gang yields to a more important job, loses a rank, runs out of memory, leaves a draining node, completes."""
+    yield from began(max_concurrent_fine_tuning_jobs=4)
+    ranks = {"num_workers": 2, "num_gpus": 0.5, "num_cpus": 1.5, "memory_gib": 4}
+    yield submitted("gang", base=ADAPTER, resources=ranks, preemptible=True, priority=-1, max_attempts=4)
+    yield from Attempt("gang", 1).prepared()
+    second = Attempt("gang", 2)
+    yield from _met(second)
+    yield second.stage("training", 3, total=100)
+    yield submitted("important", base=ADAPTER, resources=ranks, priority=5)
+    yield from Attempt("important", 1).prepared()
+    yield second.yields("preempted", for_job="important")
+    yield second.saved(20)
+    yield second.report(AttemptStopped, reason="preempted", clean=True)
+    important = Attempt("important", 2)
+    yield from _met(important)
+    yield important.completed(base=ADAPTER)
+    third = Attempt("gang", 3)
+    yield from _met(third, step=20)
+    yield third.failed("trainer_lost", counts=True, retry_at=0)
+    fourth = Attempt("gang", 4)
+    yield from _met(fourth, step=20)
+    yield fourth.stage("training", 3, total=100)
+    yield fourth.report(
+        AttemptFailed,
+        cause="work",
+        stage="training",
+        error_type="out_of_memory",
+        message="rank 0 held 11.5 GiB of the 12 GiB that are its share",
+        hint="the next attempt trains with per_device_train_batch_size=2, gradient_accumulation_steps=2",
+        counts=True,
+        retry_at=1_769_860_900,
+    )
+    smaller = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "per_device_eval_batch_size": 2}
+    fifth = Attempt("gang", 5)
+    yield from _met(fifth, step=20, overrides=smaller)
+    yield fifth.stage("training", 3, total=100)
+    yield fifth.yields("draining")
+    yield fifth.seen(AttemptStopped, reason="draining", clean=False)
+    sixth = Attempt("gang", 6)
+    yield from _met(sixth, step=20, overrides=smaller)
+    yield sixth.stage("training", 3, total=100)
+    yield sixth.progress(80, 2.5)
+    yield sixth.completed(base=ADAPTER)
+    yield submitted("left", base=ADAPTER, resources=ranks)
+    yield from Attempt("left", 1).prepared()
+    yield from _met(Attempt("left", 2), overrides=smaller)
+
+
+def _met(attempt: Attempt, *, step: int = 0, overrides: dict[str, Any] | None = None) -> Iterator[AnyEvent]:
+    """Place a gang, and have its ranks meet."""
+    yield attempt.placed(step=step, overrides=overrides)
+    started = attempt.started(step=step)
+    ranks = tuple(
+        rank.model_copy(update={"devices": (str(number),), "incarnation": f"{started.incarnation}-{number}"})
+        for number, rank in enumerate(started.ranks)
+    )
+    meet = {"incarnation": f"{started.incarnation}-0", "ranks": ranks, "rendezvous": "10.0.0.7:40123"}
+    yield started.model_copy(update=meet)
+
+
 STORIES: dict[str, Story] = {
     "from-import-to-model": from_import_to_model,
     "interrupted-in-every-way": interrupted_in_every_way,
     "ended-otherwise": ended_otherwise,
     "left-in-every-phase": left_in_every_phase,
     "words-of-all-alphabets": words_of_all_alphabets,
+    "gangs-that-make-room": gangs_that_make_room,
 }

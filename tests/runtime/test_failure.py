@@ -38,6 +38,7 @@ def failure(error: Exception) -> Failed:
         (MemoryError(), "out_of_memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "out_of_memory"),
         (caused_by(MemoryError()), "out_of_memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "out_of_memory"),
         (OSError(errno.ENOSPC, "No space left on device"), "disk_full"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "disk_full"),
         (ValueError("I/O error: No space left on device (os error 28)"), "disk_full"),
@@ -51,6 +52,12 @@ def test_what_may_pass_is_tried_again(error, error_type):
 
     assert (told.error_type, told.retryable, told.stage) == (error_type, True, "training")
     assert (told.hint is None) == (error_type == "internal")
+
+
+def test_a_trainer_of_the_users_own_that_runs_out_of_memory_is_told_what_to_change():
+    hint = failure(OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")).hint or ""
+
+    assert all(way in hint for way in ("train_batch_size", "gradient_checkpointing", "max_seq_length", "num_gpus"))
 
 
 def test_an_invalid_configuration_is_not_tried_again():

@@ -225,7 +225,7 @@ async def test_a_stopped_service_holds_nothing_and_goes_on_at_the_next_start(dis
 
     assert before is not None
     assert after is not None
-    volatile = {"wait_reason", "queue_position"}
+    volatile = {"wait_reason", "queue_position", "estimated_start_at"}
     assert before.model_dump(exclude=volatile) == after.model_dump(exclude=volatile)
 
 

@@ -19,7 +19,7 @@ from ftactors.core.errors import StaleReportError
 from ftactors.core.work import Failed, Report, StageBegun, Stopped, Work
 from ftactors.runtime.described import Described
 from ftactors.runtime.trainer_actor import TrainerActor
-from tests.runtime.workers import DEADLINE_S, is_alive, until, work
+from tests.runtime.workers import DEADLINE_S, at_work_in, is_alive, until, work
 
 pytestmark = pytest.mark.ray
 jobs = itertools.count(1)
@@ -93,11 +93,6 @@ async def has_exited(actor: Any) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while not await is_dead(actor):
             await asyncio.sleep(0.1)
-
-
-def children_of(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 async def test_work_is_done_once_and_its_reports_wait_until_they_are_acknowledged(start, tmp_path):
@@ -205,7 +200,7 @@ async def test_a_child_that_holds_the_interpreter_dies_with_its_actor(start, tmp
     incarnation = await begin(actor, work(tmp_path, "GilHolder"))
     await pull(actor, incarnation, after=0, until_number=1)
     pid = (await describe(actor)).pid
-    (child,) = children_of(pid)
+    (child,) = at_work_in(tmp_path)
 
     if how == "SIGKILL":
         os.kill(pid, signal.SIGKILL)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import json
 import os
 import signal
 import sys
@@ -15,12 +16,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import psutil
+
 from ftactors.core.config import DatasetSourceConfig, FineTuningJobConfig, FineTuningTechniqueConfig
 from ftactors.core.errors import DatasetError, DatasetLostError, DivergedError
 from ftactors.core.events import ModelRef
 from ftactors.core.session import Stop
 from ftactors.core.work import CheckpointWritten, Progress, Published, StageBegun, Stopped, Work
 from ftactors.runtime.child import Child
+from ftactors.runtime.forked import ForkedChild
+from ftactors.runtime.lifeline import WORKER_NAME
+from ftactors.runtime.spawn import Started, spawn
+from ftactors.runtime.starting import start
 from handlers.base import BaseDatasetHandler, Record, Split
 from trainers.base import BaseTrainer
 
@@ -189,6 +196,23 @@ class Surroundings(BaseTrainer):
         return published(self)
 
 
+class Possessions(BaseTrainer):
+    """Writes down all that a process has from who started it."""
+
+    def run(self) -> Published:
+        descriptors = [Path("/proc/self/fd", str(number)) for number in range(1024)]
+        found = {
+            "environment": dict(os.environ),
+            "directory": str(Path.cwd()),
+            "search_path": sys.path,
+            "descriptors": {path.name: str(path.readlink()) for path in descriptors if path.is_symlink()},
+            "parent": os.getppid(),
+            "session": os.getsid(0),
+        }
+        Path("possessions.json").write_text(json.dumps(found))
+        return published(self)
+
+
 class Speechless(BaseTrainer):
     """Forgets to return its last word."""
 
@@ -240,6 +264,16 @@ def a_function() -> None:
     """Be no class."""
 
 
+def at_work_in(directory: Path) -> list[int]:
+    """Return the processes that do work of attempts below a directory, spawned and forked ones."""
+    found = []
+    for process in psutil.process_iter(["pid", "status", "name", "cwd"]):
+        known = process.info
+        if known["name"] == WORKER_NAME and known["cwd"] and known["status"] != psutil.STATUS_ZOMBIE:
+            found += [known["pid"]] if Path(known["cwd"]).is_relative_to(directory) else []
+    return found
+
+
 def is_alive(pid: int) -> bool:
     """Return whether a process runs; one that only waits for its parent to notice does not."""
     try:
@@ -256,10 +290,27 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def _keep_a_child(directory: Path, trainer: str) -> None:
-    child = Child(work(directory, trainer), lambda word: print(word.type, child.pid, flush=True))
+async def fork_from(template: str, told: Work, *, devices: tuple[str, ...] = ()) -> ForkedChild:
+    """Return a child that was forked by the template of this name."""
+
+    async def found() -> str:
+        return template
+
+    process = await start(told, threads=1, devices=devices, template=found)
+    assert isinstance(process, ForkedChild)
+    return process
+
+
+async def _keep_a_child(directory: Path, trainer: str, template: str | None = None) -> None:
+    told = work(directory, trainer)
+    process: Started
+    if template is None:
+        process = spawn(told, 1)
+    else:
+        process = await fork_from(template, told)
+    child = Child(process, told, lambda word: print(word.type, child.pid, flush=True))
     await child.ended.wait()
 
 
 if __name__ == "__main__":  # a parent to be killed
-    asyncio.run(_keep_a_child(Path(sys.argv[1]), sys.argv[2]))
+    asyncio.run(_keep_a_child(Path(sys.argv[1]), *sys.argv[2:]))

@@ -14,10 +14,12 @@ import ray
 from ftactors.core.events import AnyEvent, AttemptStarted
 from ftactors.log.urls import storage_at
 from ftactors.runtime.client import SchedulerClient
+from ftactors.runtime.lifeline import TEMPLATE_NAME, WORKER_NAME
 from tests.invariants import Ledger, check_log, events_of
 
 _OPENED_STARTED_STOPPED = 3
 _GONE_S = 10.0
+_ROUNDING = 1e-3
 
 
 def note_answers(client: SchedulerClient, ledger: Ledger) -> None:
@@ -50,7 +52,13 @@ async def check_aftermath(url: str, ledger: Ledger, *, namespace: str, directory
     started = [event for event in events_in(url) if isinstance(event, AttemptStarted)]
     trainers = {rank.pid for event in started for rank in event.ranks}
     deadline = time.monotonic() + _GONE_S
-    while left := [*actors_of(namespace), *workers_among(trainers), *at_work_in(directory)]:
+    while left := [
+        *actors_of(namespace),
+        *templates_of(namespace),
+        *workers_among(trainers),
+        *at_work_in(directory),
+        *shares_taken(),
+    ]:
         assert time.monotonic() < deadline, f"{_GONE_S:g} s after the service stopped there are: {left}"
         await asyncio.sleep(0.05)
 
@@ -81,8 +89,24 @@ def at_work_in(directory: Path) -> list[str]:
     return [
         f"child {found['pid']} in {found['cwd']}"
         for found in living()
-        if "ftactors.runtime.process" in found["cmdline"] and Path(found["cwd"]).is_relative_to(directory)
+        if found["name"] == WORKER_NAME and Path(found["cwd"]).is_relative_to(directory)
     ]
+
+
+def templates_of(namespace: str) -> list[str]:
+    """Return the processes that fork children for a namespace's trainers, and no child of them."""
+    return [
+        f"template {found['pid']}"
+        for found in living()
+        if found["name"] == TEMPLATE_NAME and any(f"ftactors-{namespace}-" in part for part in found["cmdline"])
+    ]
+
+
+def shares_taken() -> list[str]:
+    """Return what of the GPUs and CPUs on the cluster's nodes is not free."""
+    there, free = ray.cluster_resources(), ray.available_resources()
+    taken = {name: there.get(name, 0.0) - free.get(name, 0.0) for name in ("GPU", "CPU")}
+    return [f"{amount:g} {name} taken" for name, amount in taken.items() if amount > _ROUNDING]
 
 
 def living() -> Iterator[dict[str, Any]]:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from ray.cluster_utils import Cluster
 
 from ftactors import LLMFineTuningService, LLMModelManager
 from ftactors.core.events import AnyEvent
 from ftactors.core.status import FineTuningJobStatusInfo
 from ftactors.runtime.actor import log_url
 from ftactors.runtime.client import SchedulerClient
+from ftactors.runtime.whoami import whoami
 from tests import tiny
 from tests.invariants import Ledger
 from tests.service.aftermath import check_aftermath, note_answers
+from tests.service.nodes import Nodes
 
 QUICK = {"job_queue_poll_interval_seconds": 0.5, "retry_backoff_seconds": 0.2, "stop_grace_seconds": 30}
 
@@ -72,6 +75,14 @@ def job(data: Path) -> Callable[..., dict[str, Any]]:
         return config
 
     return make
+
+
+@pytest.fixture
+def nodes(ray_cluster: Cluster) -> Iterator[Nodes]:
+    """Nodes to add, lose and drain; those that are left go after the test."""
+    added = Nodes(ray_cluster)
+    yield added
+    added.remove_all()
 
 
 @pytest.fixture
@@ -135,6 +146,12 @@ async def event_when(
                 if condition(recorded.event):
                     return recorded.event
             seq, _ = await client_of(service).ask("watch", job_id, seq)
+
+
+async def change_rules(service: LLMFineTuningService, **rules: Any) -> None:
+    """Let the running service go by other rules from now on."""
+    changed = service.rules.model_copy(update=rules)
+    await client_of(service).ask("start", changed, whoami(), by_owner=True)
 
 
 async def until(condition: Callable[[], object], seconds: float = 90.0) -> None:

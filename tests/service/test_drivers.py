@@ -21,6 +21,7 @@ import pytest
 
 from ftactors.core.events import AttemptFailed
 from ftactors.log.urls import storage_at
+from ftactors.runtime.lifeline import WORKER_NAME
 from tests.invariants import Ledger, check_log
 from tests.service.aftermath import events_in
 
@@ -117,12 +118,12 @@ def cluster_of(driver: subprocess.Popen[str]) -> list[psutil.Process]:
 
     The log may know of a step that the trainer of a cluster before had come to, when this one has no trainer yet.
     """
-    kinds = ("gcs_server", "raylet", "ray::TrainerActor", "ftactors.runtime.process")
+    kinds = ("gcs_server", "raylet", "ray::TrainerActor", WORKER_NAME)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         cluster = psutil.Process(driver.pid).children(recursive=True)
         with suppress(psutil.NoSuchProcess):  # it ended since it was listed
-            commands = " ".join(" ".join(process.cmdline()) for process in cluster)
+            commands = " ".join(" ".join([process.name(), *process.cmdline()]) for process in cluster)
             if all(kind in commands for kind in kinds):
                 return cluster
         time.sleep(0.05)

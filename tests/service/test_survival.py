@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from ftactors import FineTuningJobStatusInfo, JobStatus, LLMFineTuningService
@@ -88,14 +87,13 @@ async def killer(service: LLMFineTuningService) -> Callable[[], None]:
     return partial(os.kill, (await client_of(service).ask("hello")).pid, signal.SIGKILL)
 
 
-async def workers(
-    service: LLMFineTuningService, job: FineTuningJobStatusInfo
-) -> tuple[AttemptStarted, list[psutil.Process]]:
+async def workers(service: LLMFineTuningService, job: FineTuningJobStatusInfo) -> tuple[AttemptStarted, str, str]:
     """Return the claim of a job's newest attempt, and the one process that does its work."""
     events = [recorded.event for recorded in await service.list_job_events(job.job_id)]
     claim = [event for event in events if isinstance(event, AttemptStarted)][-1]
-    assert len(workers_among({claim.ranks[0].pid})) == len(at_work_in(Path(job.run_dir))) == 1
-    return claim, psutil.Process(claim.ranks[0].pid).children(recursive=True)
+    (worker,) = workers_among({claim.ranks[0].pid})
+    (child,) = at_work_in(Path(job.run_dir))
+    return claim, worker, child
 
 
 async def the_answers_are_as_before(

@@ -93,7 +93,7 @@ class View:
         cluster._absent_before = self._absent_before
         seen = await cluster.look(as_of_seq=as_of_seq, expected=expected)
         self._absent_before = cluster._absent_before
-        seen = self._world.as_it_is(seen)
+        seen = self._world.ground.as_it_is(seen)
         await asyncio.sleep(0)
         return seen
 
@@ -104,7 +104,7 @@ class View:
         if self._world.orders_are_late:
             self._world.orders.append((self._life, command))
         else:
-            self._world.carry_out(command)
+            self._world.ground.carry_out(command)
 
     async def reports(self, key: ProcessKey, incarnation: str, *, after: int) -> list[Report]:
         """Return what a trainer has said."""

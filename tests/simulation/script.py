@@ -42,6 +42,11 @@ def failing_word(*, retryable: bool) -> Failed:
     return Failed(error_type="broken", message="it broke", retryable=retryable)
 
 
+def out_of_memory_word() -> Failed:
+    """Return that there was too little memory."""
+    return Failed(stage="training", error_type="out_of_memory", message="no room for a step", hint="ask for less")
+
+
 def missing_word() -> DatasetMissing:
     """Return that the prepared data is gone."""
     return DatasetMissing(path="/data", message="it is gone")

@@ -43,9 +43,9 @@ def come_to_train(world: World) -> None:
     world.call("submit", submitted())
     for _ in range(4):
         world.settle()
-        for key in world.working():
+        for key in world.ground.working():
             if key != TRAINER:
-                world.speak(key)
+                world.ground.speak(key)
         world.pass_time(2.0, wakes=1)
     assert world.life.scheduler is not None
     assert world.life.scheduler.state.jobs[JOB].phase is Phase.RUNNING
@@ -76,13 +76,13 @@ def _race(seed: int, world: World) -> Outcome:
     come_to_train(world)
     published_first, crashes = random.random() < 0.7, random.random() < 0.4
     if published_first:
-        world.say(TRAINER, published_word())
+        world.ground.say(TRAINER, published_word())
         go_on(world, random)
         call = cancel(world)
     else:
         call = cancel(world)
         go_on(world, random)
-        world.say(TRAINER, published_word())
+        world.ground.say(TRAINER, published_word())
     go_on(world, random)
     first = call.answer
     if crashes:

@@ -1,14 +1,16 @@
-"""What the state machine has found, each as the shortest story that shows it."""
+"""What the state machine has found, or reaches too seldom, each as the shortest story that shows it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 
 import pytest
 
 from ftactors.core.phases import Phase
 from ftactors.core.seen import ProcessKey
 from ftactors.core.service_config import ServiceConfig
+from ftactors.core.status import JobStatus
 from ftactors.core.work import Report
 from ftactors.log.errors import LogTakenError
 from tests.core.histories import JOB, submitted
@@ -46,7 +48,7 @@ def test_a_trainer_that_is_gone_keeps_no_scheduler_busy_that_cannot_look_at_the_
     world.call("submit", submitted())
     world.settle()
     world.cluster.reachable = False
-    world.die(PREPARING)
+    world.ground.die(PREPARING)
 
     world.settle()  # raises where there is no rest
 
@@ -57,7 +59,7 @@ def test_a_trainer_that_is_gone_keeps_no_scheduler_busy_that_cannot_look_at_the_
 def test_a_trainer_that_tells_an_old_report_again_keeps_no_scheduler_busy(world: World):
     world.call("submit", submitted())
     world.settle()
-    world.speak(PREPARING)
+    world.ground.speak(PREPARING)
     world.settle()
     world.call("cancel", JOB, "request", "someone")
     trainer = world.cluster.trainers[PREPARING]
@@ -68,8 +70,87 @@ def test_a_trainer_that_tells_an_old_report_again_keeps_no_scheduler_busy(world:
     trainer.news.set()
 
     world.settle()
-    world.speak(PREPARING)
+    world.ground.speak(PREPARING)
     world.settle()
 
     assert world.life.scheduler is not None
     assert JOB in world.life.scheduler.state.finished
+
+
+def come_to_train(world: World) -> ProcessKey:
+    """Let a job come so far that its second attempt trains; return its trainer."""
+    world.call("submit", submitted())
+    world.settle()
+    while PREPARING in world.ground.working():
+        world.ground.speak(PREPARING)
+        world.settle()
+    world.pass_time(2.0)
+    key = ProcessKey(JOB, 2, 0)
+    world.ground.speak(key)
+    world.settle()
+    return key
+
+
+def test_a_trainer_that_lives_on_where_nobody_sees_it_is_fenced_off_and_killed_once_it_is_seen(world: World):
+    cut_off = come_to_train(world)
+    node_id = str(world.cluster.trainers[cut_off].process.node_id)
+    world.ground.cut(node_id)
+    world.settle()
+    world.pass_time(20.0)
+    successor = ProcessKey(JOB, 3, 0)
+    while cut_off in world.ground.working():  # it comes to its end, and publishes
+        world.ground.speak(cut_off)
+    both = [world.cluster.cut_off[cut_off].work, world.cluster.trainers[successor].work]
+    world.ground.bring_back(node_id)
+    world.settle()
+
+    assert both[0] is not None
+    assert both[1] is not None
+    assert both[0].attempt_dir != both[1].attempt_dir
+    assert cut_off not in world.cluster.trainers
+    assert world.life.scheduler is not None
+    job = world.life.scheduler.state.jobs[JOB]
+    assert (job.phase, job.attempts, job.checkpoints) == (Phase.RUNNING, 3, ())
+
+
+def test_a_node_that_is_cut_off_for_so_short_that_nobody_notices_loses_nothing(world: World):
+    key = come_to_train(world)
+    node_id = str(world.cluster.trainers[key].process.node_id)
+    world.cluster.cut(node_id)
+    world.ground.speak(key)
+    world.ground.bring_back(node_id)
+    world.settle()
+    world.pass_time(20.0)
+    while key in world.ground.working():
+        world.ground.speak(key)
+    world.settle()
+
+    assert world.life.scheduler is not None
+    assert world.life.scheduler.state.finished[JOB].status is JobStatus.COMPLETED
+    assert [row.attempt for row in world.disk.rows if row.type == "attempt_placed"] == [1, 2]
+
+
+def test_a_gang_is_not_pushed_back_for_ever_by_small_jobs_that_keep_coming(world: World):
+    rules = ServiceConfig(max_concurrent_fine_tuning_jobs=8, max_wait_seconds=60)
+    world.call("start", rules, "someone", by_owner=True)
+    gang = submitted("gang", new_model_id="gang", resources={"num_workers": 4, "num_gpus": 1})
+    small = (submitted(f"small-{number}", new_model_id=f"small-{number}") for number in count())
+    for _ in range(3):
+        world.call("submit", next(small))
+    world.settle()
+    world.call("submit", gang)
+    started_after = None
+    for minutes in range(30):
+        world.call("submit", next(small))
+        for key in world.ground.working() * 3:
+            if key in world.ground.working():
+                world.ground.speak(key)
+        world.pass_time(20.0)
+        if ProcessKey("gang", 2, 3) in world.cluster.trainers:
+            started_after = minutes / 3
+            break
+
+    assert started_after is not None, "it waits for ever"
+    assert started_after < 5
+    placed = [row.job_id for row in world.disk.rows if row.type == "attempt_placed"]
+    assert len(placed) > 8  # others went ahead meanwhile

@@ -11,8 +11,8 @@ from datasets import DatasetDict
 from transformers import AutoTokenizer
 
 from ftactors.core.config import FineTuningJobConfig
-from ftactors.core.events import ModelRef
-from ftactors.core.work import AnyWord, Dataset, StopOrder, Work
+from ftactors.core.events import Metrics, ModelRef
+from ftactors.core.work import AnyWord, Dataset, Published, StopOrder, Work
 from tests import tiny
 
 
@@ -60,6 +60,11 @@ def _encoded(tokenizer: Any, record: Mapping[str, str]) -> dict[str, list[int]]:
     prompt = tokenizer(f"{record['prompt']}\n", add_special_tokens=False)["input_ids"]
     completion = tokenizer(f"{record['completion']}{tokenizer.eos_token}", add_special_tokens=False)["input_ids"]
     return {"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion}
+
+
+def learned(published: Published) -> Metrics:
+    """Return a job's metrics, but for the memory that this process has needed so far."""
+    return {name: value for name, value in published.metrics.items() if name != "peak_mem_gib"}
 
 
 def base_ref(path: Path) -> ModelRef:

@@ -1,0 +1,281 @@
+"""Who is placed now, and who makes room: one pure function over plain data.
+
+Priority first, then submission. What fits goes ahead of what waits for more, and the first job that waits for more is
+never pushed back for ever: it has a reservation. What takes room behind it must leave it the room that it will have
+once those who hold something now have ended. Against jobs of its own priority that holds after it has waited long, or
+once others make room for it; against those of lower priority, at once.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heappush
+
+from ftactors.core.capacity import Free
+from ftactors.core.events import Purpose
+from ftactors.core.needs import Need
+from ftactors.core.occupancy import Cluster, Holder, Occupancy, Share
+from ftactors.core.placement import Spread, room_anywhere, spread, take
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A waiting job that may be placed."""
+
+    job_id: str
+    priority: int
+    submitted_seq: int
+    waiting_since: float
+
+    @property
+    def turn(self) -> tuple[int, int, str]:
+        """Its place in the order."""
+        return -self.priority, self.submitted_seq, self.job_id
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Candidates that need the same, in their order."""
+
+    purpose: Purpose
+    need: Need
+    jobs: Iterable[Candidate]
+    """Read anew for each round, and only as far as they are placed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the service's configuration says about the order."""
+
+    training: int
+    """How many jobs may hold a training share at once."""
+    preparing: int
+    max_wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A job that is placed."""
+
+    job_id: str
+    purpose: Purpose
+    need: Need
+    where: Spread | None
+    """None: wherever Ray finds room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preempted:
+    """A job that gives its share back for another one."""
+
+    job_id: str
+    for_job: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done now."""
+
+    placed: tuple[Placed, ...]
+    preempted: tuple[Preempted, ...]
+
+
+def plan(lines: Sequence[Line], cluster: Cluster, holders: Sequence[Holder], rules: Rules, now: float) -> Plan:
+    """Return who is placed and who is preempted; once that is done, there is nothing to add at the same moment.
+
+    Args:
+        lines: The jobs that wait, each in one line.
+        cluster: What there is.
+        holders: The jobs that hold something, those included that are giving it back.
+        rules: The caps, and how long a job lets others of its priority go ahead.
+        now: The service's clock.
+    """
+    placed: list[Placed] = []
+    preempted: list[Preempted] = []
+    known = list(holders)
+    while True:
+        step = _Round(lines, cluster, known, rules, now, frozenset(one.job_id for one in placed))
+        step.go()
+        placed += step.placed
+        preempted += step.preempted
+        if not (step.kept_out and step.placed):  # else the room that is kept may have come to lie elsewhere
+            return Plan(tuple(placed), tuple(preempted))
+        known = step.holders_after()
+
+
+class _Round:
+    """One walk through the waiting jobs, in their order."""
+
+    def __init__(
+        self,
+        lines: Sequence[Line],
+        cluster: Cluster,
+        holders: Sequence[Holder],
+        rules: Rules,
+        now: float,
+        done: frozenset[str],
+    ) -> None:
+        self._lines, self._holders, self._rules, self._now = lines, holders, rules, now
+        self._done = done
+        self._occupancy = Occupancy(cluster, holders)
+        self._free = self._occupancy.now()
+        self._training = sum(holder.purpose == "train" for holder in holders)
+        self._preparing = len(holders) - self._training
+        self._beside: dict[str, Free] = {}
+        """What the first job that waits for more leaves to others."""
+        self._against_equals = False
+        self._first: Candidate | None = None
+        """The first job that waits for more."""
+        self._candidates: dict[str, Candidate] = {}
+        self.kept_out = False
+        """Whether somebody would have been placed, were it not for the first job that waits for more."""
+        self.placed: list[Placed] = []
+        self.preempted: list[Preempted] = []
+
+    def go(self) -> None:
+        """Find who is placed and who is preempted."""
+        queues = [(line, iter(line.jobs)) for line in self._lines]
+        heads = [
+            (candidate.turn, number, candidate)
+            for number, (_, jobs) in enumerate(queues)
+            if (candidate := next(jobs, None)) is not None
+        ]
+        heapify(heads)
+        while heads:
+            _, number, candidate = heappop(heads)
+            line, jobs = queues[number]
+            if candidate.job_id in self._done or self._goes(line, candidate):
+                following = next(jobs, None)
+                if following is not None:
+                    heappush(heads, (following.turn, number, following))
+
+    def holders_after(self) -> list[Holder]:
+        """Return the holders as they are once the answer is recorded."""
+        preempted = {one.job_id for one in self.preempted}
+        return [
+            *(
+                replace(holder, ends=True, preemptible=False, preempted_at=self._now)
+                if holder.job_id in preempted
+                else holder
+                for holder in self._holders
+            ),
+            *(self._holder(one) for one in self.placed),
+        ]
+
+    def _goes(self, line: Line, candidate: Candidate) -> bool:
+        """Place the job, or return False: then none of its line can be placed."""
+        if line.purpose == "prepare":
+            where, fits = None, self._preparing < self._rules.preparing and self._prepares(line.need, candidate)
+            self._preparing += fits
+        else:
+            where = self._where(line.need, candidate)
+            fits = where is not None
+            self._training += fits
+        if fits:
+            self.placed.append(Placed(candidate.job_id, line.purpose, line.need, where))
+            self._candidates[candidate.job_id] = candidate
+        return fits
+
+    def _where(self, need: Need, candidate: Candidate) -> Spread | None:
+        """Return where a job goes, and take the room there; None where it waits."""
+        where = spread(need, self._free) if self._training < self._rules.training else None
+        if where is not None and self._is_behind(candidate):
+            where = spread(need, self._free, self._beside)
+            self.kept_out |= where is None
+        if where is not None:
+            take(need, where, self._free)
+            if self._first is not None:
+                take(need, where, self._beside)
+        elif self._first is None and spread(need, self._occupancy.empty()) is not None:
+            self._reserve(need, candidate)
+        return where
+
+    def _prepares(self, need: Need, candidate: Candidate) -> bool:
+        """Take the room for a preparation, of which Ray chooses the node, and return whether there is room."""
+        open_to_it = room_anywhere(need, self._free)
+        if not open_to_it:
+            return False
+        if self._is_behind(candidate) and not all(self._beside[node_id].fits(need) for node_id in open_to_it):
+            self.kept_out = True
+            return False
+        for capacity in (self._free, self._beside):
+            for node_id, free in capacity.items():
+                capacity[node_id] = replace(free, roaming_cpus=free.roaming_cpus + need.cpus)
+        return True
+
+    def _is_behind(self, candidate: Candidate) -> bool:
+        """Return whether a job must leave room for the first one that waits for more."""
+        return self._first is not None and (self._against_equals or candidate.priority < self._first.priority)
+
+    def _reserve(self, need: Need, first: Candidate) -> None:
+        """Let all that come after this job leave it the room that it will have, and make room where that is right."""
+        self._first = first
+        victims = self._victims(need, first)
+        self.preempted = [Preempted(victim.job_id, first.job_id) for victim in victims]
+        told = [holder.preempted_at for holder in self._holders if holder.preempted_at is not None]
+        since = min([first.waiting_since + self._rules.max_wait_s, *told, *([self._now] if victims else [])])
+        self._against_equals = self._now >= since
+        ending = {holder.job_id for holder in (*self._ending, *victims)}
+        staying = {holder.job_id for holder in self._holders if _came_after(holder, first, since)} - ending
+        for gone in (ending, {holder.job_id for holder in self._holders} - staying):
+            beside = self._occupancy.without(gone)
+            where = spread(need, beside)
+            if where is not None:
+                take(need, where, beside)
+                self._beside = {node_id: free.hoped() for node_id, free in beside.items()}
+                return
+        self._beside = {
+            node_id: replace(free, settled=(), cpus=0.0, mem_gib=0.0) if free.fits(need) else free
+            for node_id, free in self._occupancy.empty().items()
+        }
+
+    @property
+    def _ending(self) -> list[Holder]:
+        return [holder for holder in self._holders if holder.ends]
+
+    def _victims(self, need: Need, first: Candidate) -> list[Holder]:
+        """Return those who give their share back so that a job fits: as few as will do, the least important ones."""
+        ending = {holder.job_id for holder in self._ending}
+        able = [
+            holder
+            for holder in self._holders
+            if holder.preemptible and not holder.ends and holder.purpose == "train" and holder.priority < first.priority
+        ]
+        able.sort(key=lambda holder: (holder.priority, -holder.placed_at, holder.job_id))
+
+        def gone(victims: Sequence[Holder]) -> set[str]:
+            return ending.union(holder.job_id for holder in victims)
+
+        def enough(victims: Sequence[Holder]) -> bool:
+            training = self._training - sum(holder.purpose == "train" for holder in (*self._ending, *victims))
+            return training < self._rules.training and spread(need, self._occupancy.without(gone(victims))) is not None
+
+        if not able or enough([]) or not enough(able):
+            return []
+        victims = able[: bisect_left(range(len(able)), True, key=lambda number: enough(able[:number]))]
+        where = spread(need, self._occupancy.without(gone(victims))) or ()
+        there = [victim for victim in victims if victim.nodes & {node_id for node_id, _ in where}]
+        victims = there if enough(there) else victims
+        for spared in reversed(victims):
+            without = [victim for victim in victims if victim is not spared]
+            victims = without if enough(without) else victims
+        return victims
+
+    def _holder(self, placed: Placed) -> Holder:
+        need, where = placed.need, placed.where
+        nodes = [None] if where is None else [node_id for node_id, workers in where for _ in range(workers)]
+        return Holder(
+            job_id=placed.job_id,
+            purpose=placed.purpose,
+            priority=self._candidates[placed.job_id].priority,
+            placed_at=self._now,
+            shares=tuple(Share(node_id, need.gpu_thousandths, need.cpus, need.mem_gib) for node_id in nodes),
+        )
+
+
+def _came_after(holder: Holder, first: Candidate, since: float) -> bool:
+    """Return whether a holder was placed when a reservation held against it."""
+    began = first.waiting_since if holder.priority < first.priority else since
+    return holder.priority <= first.priority and holder.placed_at >= began
