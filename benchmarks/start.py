@@ -30,6 +30,7 @@ from benchmarks import start_jobs as jobs
 from benchmarks.local_ray import local_ray
 from benchmarks.machine import facts
 from benchmarks.measuring import say
+from benchmarks.start_nodes import node_losses
 from benchmarks.table import Line, Target, table
 from benchmarks.trl_script import train
 from ftactors import LLMFineTuningService
@@ -57,9 +58,10 @@ class Sizes:
     pairs: int = 5
     long_steps: int = 100
     releases: int = 10
+    losses: int = 5
 
 
-QUICK = Sizes(starts=1, jobs=2, steps=2, pairs=1, long_steps=10, releases=1)
+QUICK = Sizes(starts=1, jobs=2, steps=2, pairs=1, long_steps=10, releases=1, losses=1)
 
 
 class Fresh:
@@ -246,9 +248,20 @@ async def releases(directory: Path, sizes: Sizes, _: str) -> list[Line]:
     ]
 
 
+async def losses(directory: Path, sizes: Sizes, _: str) -> list[Line]:
+    """Measure from a node's death to its job in the queue."""
+    return [await node_losses(directory, sizes.losses)]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and print the table."""
-    parts: dict[str, Any] = {"first": first_steps, "makespan": makespans, "overhead": overhead, "release": releases}
+    parts: dict[str, Any] = {
+        "first": first_steps,
+        "makespan": makespans,
+        "overhead": overhead,
+        "release": releases,
+        "loss": losses,
+    }
     parser = argparse.ArgumentParser(prog="python -m benchmarks.start", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="do little of everything: a smoke test")
     parser.add_argument("--part", choices=parts, action="append", help="measure only this part (default: all)")

@@ -40,3 +40,15 @@ def test_each_thing_is_measured_against_its_target(part, tmp_path):
         assert what in line
         assert line.endswith((" met     |", " met |", "NOT met |"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_decisions_are_measured_with_reservation_and_preemption_going_on():
+    command = [sys.executable, "-m", "benchmarks.placement", "--quick"]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()[4:]
+    assert ["reservation" in line for line in lines] == [False, True, False]
+    assert ["preemption" in line for line in lines] == [False, False, True]
+    assert all("decision with 200 waiting jobs on 64 devices, p99" in line for line in lines)

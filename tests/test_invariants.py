@@ -107,6 +107,12 @@ def test_i1_an_event_of_a_job_that_nobody_submitted_is_caught():
 
 SUBMITTED = [*BEGUN, submitted()]
 RUNNING = [*SUBMITTED, *prepared(), *running()]
+PLACED = placed(2, "train")
+GANG = PLACED.model_copy(update={"ranks": PLACED.ranks * 2})
+ONE_FOR_TWO = started(2).model_copy(
+    update={"ranks": (started(2).ranks[0].model_copy(update={"incarnation": "i2"}),) * 2}
+)
+HALF_A_STEP = PLACED.model_copy(update={"overrides": {"per_device_train_batch_size": 2}})
 NOT_ONE_LIFE: dict[str, tuple[list[AnyEvent], str]] = {
     "a second end": ([*WHOLE, job_failed()], "comes after the end of job 'ftjob-1'"),
     "a job submitted twice": ([*SUBMITTED, submitted()], "submits job 'ftjob-1' again"),
@@ -122,6 +128,9 @@ NOT_ONE_LIFE: dict[str, tuple[list[AnyEvent], str]] = {
         [*BEGUN, submitted(new_model_id="other"), *prepared(), *running(), completed()],
         "registers 'tuned' for job 'ftjob-1'",
     ),
+    "a claim of fewer ranks than were placed": ([*SUBMITTED, *prepared(), GANG, started(2)], "claims 1 of 2 ranks"),
+    "one trainer claimed for two ranks": ([*SUBMITTED, *prepared(), GANG, ONE_FOR_TWO], "one trainer for two ranks"),
+    "batches that change what a step is": ([*SUBMITTED, *prepared(), HALF_A_STEP], "train on 2 rows in a step, not 4"),
     "a second claim": ([*RUNNING, started(2)], "claims attempt 2 of job 'ftjob-1' a second time"),
     "an attempt beside an older one": ([*RUNNING, placed(3, "train")], "which holds attempt 2"),
     "an attempt that was left out": ([*SUBMITTED, placed(2, "prepare")], "places attempt 2"),

@@ -144,9 +144,11 @@ def _change(job: Job, event: AnyJobEvent, at: float, seq: int) -> Job:  # noqa: 
             return replace(job, retry_at=at, yielded=Yielded(event.reason, _held(job).yield_for), **_NO_STAGE)
         case AttemptFailed():
             return _attempt_failed(job, event, at)
-        case PauseRequested() | ResumeRequested():
-            asked = (*job.asked, event.request_id)[-_REQUESTS_KEPT:]
-            return replace(job, paused=isinstance(event, PauseRequested), asked=asked)
+        case PauseRequested():
+            return replace(job, paused=True, asked=_asked(job, event.request_id))
+        case ResumeRequested():
+            since = at if job.paused and job.phase in WAITING_PHASES else job.waiting_since  # a pause is no wait
+            return replace(job, paused=False, asked=_asked(job, event.request_id), waiting_since=since)
         case CancelRequested() if job.cancel is not None:
             return replace(job, cancel=replace(job.cancel, again=(*job.cancel.again, event.request_id)))
         case CancelRequested():
@@ -158,6 +160,10 @@ def _change(job: Job, event: AnyJobEvent, at: float, seq: int) -> Job:  # noqa: 
 
 
 _NO_STAGE: dict[str, Any] = {"stage": None, "stage_index": 0, "stage_of": 0, "stage_step": 0, "stage_total": None}
+
+
+def _asked(job: Job, request_id: str) -> tuple[str, ...]:
+    return (*job.asked, request_id)[-_REQUESTS_KEPT:]
 
 
 def _more(warnings: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:

@@ -92,7 +92,7 @@ class Occupancy:
         }
 
     def without(self, gone: Collection[str]) -> dict[str, Free]:
-        """Return what is likely to be free, by node, once these jobs are gone and processes nobody wants with them."""
+        """Return what is left, by node, once these jobs are gone, and the processes that nobody wants with them."""
         return {node.node_id: self._free_without(node, gone) for node in self._cluster.nodes}
 
     def empty(self) -> dict[str, Free]:
@@ -110,7 +110,7 @@ class Occupancy:
         if key not in self._later:
             others = _NOTHING if node.node_id in self._cluster.settling else self._of_others[node.node_id]
             stay = [share for job_id, share in there if job_id not in gone]
-            self._later[key] = _less(bare(node), stay, others, frozenset()).hoped()
+            self._later[key] = _less(bare(node), stay, others, frozenset())
         return self._later[key]
 
     def _others(self, node: Node) -> Share:

@@ -9,7 +9,7 @@ once others make room for it; against those of lower priority, at once.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 
@@ -117,18 +117,21 @@ class _Round:
         now: float,
         done: frozenset[str],
     ) -> None:
-        self._lines, self._holders, self._rules, self._now = lines, holders, rules, now
-        self._done = done
+        self._lines, self._cluster, self._holders, self._rules = lines, cluster, [*holders], rules
+        self._now, self._done = now, done
         self._occupancy = Occupancy(cluster, holders)
         self._free = self._occupancy.now()
         self._training = sum(holder.purpose == "train" for holder in holders)
         self._preparing = len(holders) - self._training
+        self._kept: tuple[Need, dict[str, Free]] | None = None
+        """What the first job that waits for more needs, and where there will be room for it."""
         self._beside: dict[str, Free] = {}
-        """What the first job that waits for more leaves to others."""
+        """What it leaves to others."""
+        self._slots_beside = rules.training
+        """How many of those that may train at once it leaves to others."""
         self._against_equals = False
         self._first: Candidate | None = None
         """The first job that waits for more."""
-        self._candidates: dict[str, Candidate] = {}
         self.kept_out = False
         """Whether somebody would have been placed, were it not for the first job that waits for more."""
         self.placed: list[Placed] = []
@@ -155,13 +158,8 @@ class _Round:
         """Return the holders as they are once the answer is recorded."""
         preempted = {one.job_id for one in self.preempted}
         return [
-            *(
-                replace(holder, ends=True, preemptible=False, preempted_at=self._now)
-                if holder.job_id in preempted
-                else holder
-                for holder in self._holders
-            ),
-            *(self._holder(one) for one in self.placed),
+            replace(holder, ends=True, preempted_at=self._now) if holder.job_id in preempted else holder
+            for holder in self._holders
         ]
 
     def _goes(self, line: Line, candidate: Candidate) -> bool:
@@ -174,8 +172,9 @@ class _Round:
             fits = where is not None
             self._training += fits
         if fits:
-            self.placed.append(Placed(candidate.job_id, line.purpose, line.need, where))
-            self._candidates[candidate.job_id] = candidate
+            placed = Placed(candidate.job_id, line.purpose, line.need, where)
+            self.placed.append(placed)
+            self._holders.append(_holder(placed, candidate.priority, self._now))
         return fits
 
     def _where(self, need: Need, candidate: Candidate) -> Spread | None:
@@ -183,11 +182,12 @@ class _Round:
         where = spread(need, self._free) if self._training < self._rules.training else None
         if where is not None and self._is_behind(candidate):
             where = spread(need, self._free, self._beside)
-            self.kept_out |= where is None
+            if where is None or self._slots_beside < 1 or not self._leaves_room(need, where):
+                self.kept_out = True
+                return None
+            self._slots_beside -= 1
         if where is not None:
             take(need, where, self._free)
-            if self._first is not None:
-                take(need, where, self._beside)
         elif self._first is None and spread(need, self._occupancy.empty()) is not None:
             self._reserve(need, candidate)
         return where
@@ -211,25 +211,43 @@ class _Round:
 
     def _reserve(self, need: Need, first: Candidate) -> None:
         """Let all that come after this job leave it the room that it will have, and make room where that is right."""
-        self._first = first
+        self._first, self._occupancy = first, Occupancy(self._cluster, self._holders)  # with those placed by now
         victims = self._victims(need, first)
         self.preempted = [Preempted(victim.job_id, first.job_id) for victim in victims]
         told = [holder.preempted_at for holder in self._holders if holder.preempted_at is not None]
         since = min([first.waiting_since + self._rules.max_wait_s, *told, *([self._now] if victims else [])])
         self._against_equals = self._now >= since
         ending = {holder.job_id for holder in (*self._ending, *victims)}
-        staying = {holder.job_id for holder in self._holders if _came_after(holder, first, since)} - ending
-        for gone in (ending, {holder.job_id for holder in self._holders} - staying):
-            beside = self._occupancy.without(gone)
-            where = spread(need, beside)
-            if where is not None:
-                take(need, where, beside)
-                self._beside = {node_id: free.hoped() for node_id, free in beside.items()}
+        before = {holder.job_id for holder in self._holders if not _came_after(holder, first, since)}
+        for gone in (ending, ending | before):
+            if self._keep(need, self._occupancy.without(gone)):
+                staying = sum(holder.purpose == "train" and holder.job_id not in gone for holder in self._holders)
+                self._slots_beside = self._rules.training - staying - 1
+                self._against_equals |= gone == ending  # its room is being given back
                 return
         self._beside = {
             node_id: replace(free, settled=(), cpus=0.0, mem_gib=0.0) if free.fits(need) else free
             for node_id, free in self._occupancy.empty().items()
         }
+
+    def _keep(self, need: Need, room: dict[str, Free]) -> bool:
+        """Keep room for the first job that waits for more, and return whether there will be room."""
+        beside = {node_id: free.hoped() for node_id, free in room.items()}
+        where = spread(need, beside)
+        if where is None:
+            return False
+        take(need, where, beside)
+        self._kept, self._beside = (need, room), {node_id: free.hoped() for node_id, free in beside.items()}
+        return True
+
+    def _leaves_room(self, need: Need, where: Spread) -> bool:
+        """Return whether the room that is kept is there beside this, too, and take this from what is left."""
+        if self._kept is None:
+            take(need, where, self._beside)
+            return True
+        room = dict(self._kept[1])
+        take(need, where, room)
+        return self._keep(self._kept[0], room)
 
     @property
     def _ending(self) -> list[Holder]:
@@ -250,12 +268,12 @@ class _Round:
 
         def enough(victims: Sequence[Holder]) -> bool:
             training = self._training - sum(holder.purpose == "train" for holder in (*self._ending, *victims))
-            return training < self._rules.training and spread(need, self._occupancy.without(gone(victims))) is not None
+            return training < self._rules.training and self._where_without(gone(victims), need) is not None
 
         if not able or enough([]) or not enough(able):
             return []
         victims = able[: bisect_left(range(len(able)), True, key=lambda number: enough(able[:number]))]
-        where = spread(need, self._occupancy.without(gone(victims))) or ()
+        where = self._where_without(gone(victims), need) or ()
         there = [victim for victim in victims if victim.nodes & {node_id for node_id, _ in where}]
         victims = there if enough(there) else victims
         for spared in reversed(victims):
@@ -263,16 +281,21 @@ class _Round:
             victims = without if enough(without) else victims
         return victims
 
-    def _holder(self, placed: Placed) -> Holder:
-        need, where = placed.need, placed.where
-        nodes = [None] if where is None else [node_id for node_id, workers in where for _ in range(workers)]
-        return Holder(
-            job_id=placed.job_id,
-            purpose=placed.purpose,
-            priority=self._candidates[placed.job_id].priority,
-            placed_at=self._now,
-            shares=tuple(Share(node_id, need.gpu_thousandths, need.cpus, need.mem_gib) for node_id in nodes),
-        )
+    def _where_without(self, gone: Collection[str], need: Need) -> Spread | None:
+        return spread(need, {node_id: free.hoped() for node_id, free in self._occupancy.without(gone).items()})
+
+
+def _holder(placed: Placed, priority: int, now: float) -> Holder:
+    """Return what a job holds that is placed now."""
+    need, where = placed.need, placed.where
+    nodes = [None] if where is None else [node_id for node_id, workers in where for _ in range(workers)]
+    return Holder(
+        job_id=placed.job_id,
+        purpose=placed.purpose,
+        priority=priority,
+        placed_at=now,
+        shares=tuple(Share(node_id, need.gpu_thousandths, need.cpus, need.mem_gib) for node_id in nodes),
+    )
 
 
 def _came_after(holder: Holder, first: Candidate, since: float) -> bool:

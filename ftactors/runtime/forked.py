@@ -102,21 +102,27 @@ class ForkedChild:
         while True:
             with suppress(OSError, ValueError, TemplateError):
                 self._connection.close()
-                self._connection = await _connected(await self._template())
+                self._connection = _connected(await self._template())
                 send(self._connection, Adopt(self.pid, self._devices), [self._pidfd])
                 await _next(self._connection)
             await asyncio.sleep(_RETRY_S)
 
 
-async def fork(work: Work, asked: Fork, template: TemplateOf) -> ForkedChild:
-    """Return a child that the node's template has forked. Cancelled, it leaves none.
+async def fork(name: str, work: Work, asked: Fork, template: TemplateOf) -> ForkedChild:
+    """Return a child that a template has forked. Cancelled, it leaves none.
+
+    Args:
+        name: The template's.
+        work: What the child will be told.
+        asked: What it shall have.
+        template: Finds the next template, should this one die.
 
     Raises:
         TemplateError: the template will not fork it.
         OSError: the template is gone, or the attempt's log cannot be opened.
         ValueError: it does not speak as a template does.
     """
-    connection = await _connected(await template())
+    connection = _connected(name)
     with ExitStack() as undo:
         undo.callback(connection.close)
         pipes = Pipes.opened()
@@ -137,7 +143,7 @@ async def fork(work: Work, asked: Fork, template: TemplateOf) -> ForkedChild:
     return ForkedChild(message.pid, descriptors[0], lifeline, pipes, connection, asked.devices, template)
 
 
-async def _connected(name: str) -> socket.socket:
+def _connected(name: str) -> socket.socket:
     connection = endpoint()
     try:
         connection.connect(address_of(name))  # at once, or not at all: it waits for no answer

@@ -63,8 +63,7 @@ def free_thousandths(node: Node, held: Iterable[Grant]) -> list[int]:
 def with_free(node: Node, held: Iterable[Grant]) -> Node:
     """Return the node as a look shows it: with what is free there, and with nothing at all once it is dead."""
     if node.state == "dead":
-        nothing = {"gpus": 0, "cpus": 0.0, "mem_gib": 0.0}
-        return replace(node, **nothing, free_gpu_thousandths=0, free_cpus=0.0, free_mem_gib=0.0)
+        return Node(node.node_id, "dead", node.name)
     here = [part for part in held if part.node_id == node.node_id]
     return replace(
         node,

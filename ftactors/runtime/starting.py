@@ -41,17 +41,8 @@ async def start(work: Work, *, threads: int, devices: tuple[str, ...], template:
         model_type=await asyncio.to_thread(model_type_of, work),
         asker=os.getpid(),
     )
-    patience = asyncio.timeout(PATIENCE_S)
-
-    async def found() -> str:
-        name = await template()
-        if devices:  # what is waited for from now on may be one of them, on which nothing else must start either
-            patience.reschedule(None)
-        return name
-
     try:
-        async with patience:
-            return await _forked(work, asked, found)
+        return await _forked(work, asked, template)
     except (TemplateError, OSError, ValueError) as error:
         why = str(error) or f"no template was ready within {PATIENCE_S:g} s"
         with log.open("a") as file:
@@ -77,8 +68,12 @@ def model_type_of(work: Work) -> str | None:
 
 
 async def _forked(work: Work, asked: Fork, template: TemplateOf) -> ForkedChild:
-    while True:
-        try:
-            return await fork(work, asked, template)
-        except ConnectionError:  # it died, and another is on its way
-            await asyncio.sleep(_RETRY_S)
+    async with asyncio.timeout(PATIENCE_S) as patience:
+        while True:
+            name = await template()
+            if asked.devices:  # what is waited for now may be one of them, where nothing else must start either
+                patience.reschedule(None)
+            try:
+                return await fork(name, work, asked, template)
+            except ConnectionError:  # it died, and another is on its way
+                await asyncio.sleep(_RETRY_S)

@@ -17,12 +17,16 @@ from ftactors.core.events import (
     JobCancelled,
     JobFailed,
     PauseRequested,
+    RankPlacement,
+    RankStarted,
+    ResumeRequested,
     ServiceStopRequested,
     YieldRequested,
 )
 from ftactors.core.seen import Node, Process, ProcessKey, Seen
 from ftactors.core.state import State
 from ftactors.core.wanted import Begin, Kill, Start, Stop, wanted
+from ftactors.core.work import Failed
 from tests.core.histories import (
     JOB,
     NODE,
@@ -315,3 +319,204 @@ def test_a_stopped_service_stops_preparations_and_takes_them_up_again_later():
 
     assert isinstance(stop, Stop)
     assert isinstance(fact, AttemptStopped)
+
+
+# ------------------------------------------------------------------------------------------------------------- gangs
+RANKS = [ProcessKey(JOB, 2, rank) for rank in (0, 1)]
+OTHER_NODE = replace(NODE, node_id="node-b", gpus=1, free_gpu_thousandths=1000)
+SMALL_NODE = replace(NODE, gpus=1, free_gpu_thousandths=1000)
+
+
+def gang(*events: AnyEvent, **rules: object) -> State:
+    """Return the state of a job of two ranks that is prepared."""
+    return state_after(submitted(resources={"num_gpus": 1, "num_workers": 2}), *prepared(), *events, **rules)
+
+
+def gang_placed() -> AttemptPlaced:
+    ranks = tuple(RankPlacement(node_id=name, gpu_thousandths=1000, cpus=1) for name in ("node-a", "node-b"))
+    return AttemptPlaced(job_id=JOB, attempt=2, purpose="train", ranks=ranks)
+
+
+def gang_running() -> list[AnyEvent]:
+    ranks = tuple(
+        RankStarted(node_id=f"node-{name}", devices=("0",), pid=7, incarnation=f"i2-{rank}")
+        for rank, name in enumerate("ab")
+    )
+    return [
+        gang_placed(),
+        AttemptStarted(job_id=JOB, attempt=2, incarnation="i2-0", ranks=ranks, rendezvous="10.0.0.1:5"),
+    ]
+
+
+def rank_up(rank: int, **changes: object) -> Process:
+    node_id = f"node-{'ab'[rank]}"
+    process = replace(up(), node_id=node_id, incarnation=f"i2-{rank}", address=f"10.0.0.{rank + 1}:5")
+    return replace(process, **changes)  # type: ignore[arg-type]
+
+
+def gang_look(state: State, processes: dict[ProcessKey, Process] | None = None, **changes: object) -> Seen:
+    return look(state, processes, **({"nodes": [SMALL_NODE, OTHER_NODE]} | changes))  # type: ignore[arg-type]
+
+
+def test_a_gang_is_placed_whole_or_not_at_all_and_on_one_node_where_one_has_room():
+    state = gang()
+    assert decided(state, look(state, nodes=[SMALL_NODE])) == []
+
+    (apart,) = decided(gang(), gang_look(gang()))
+    (together,) = decided(gang(), look(gang(), nodes=[NODE, OTHER_NODE]))
+
+    assert isinstance(apart, AttemptPlaced)
+    assert [rank.node_id for rank in apart.ranks] == ["node-a", "node-b"]
+    assert isinstance(together, AttemptPlaced)
+    assert [rank.node_id for rank in together.ranks] == ["node-a", "node-a"]
+
+
+def test_a_gang_starts_only_when_all_ranks_are_up_each_with_its_incarnation():
+    state = gang(gang_placed())
+    one, both = {RANKS[0]: rank_up(0)}, {key: rank_up(key.rank) for key in RANKS}
+
+    assert decided(state, gang_look(state, one)) == []
+    assert {command.key for command in wanted(state, gang_look(state), NOW)} == {*RANKS}
+    (fact,) = decided(state, gang_look(state, both))
+
+    assert isinstance(fact, AttemptStarted)
+    assert [(rank.node_id, rank.incarnation) for rank in fact.ranks] == [("node-a", "i2-0"), ("node-b", "i2-1")]
+    assert fact.rendezvous == "10.0.0.1:5"
+
+
+def test_a_gang_of_which_one_rank_never_comes_up_is_let_go_and_placed_again_uncounted():
+    state = gang(gang_placed(), start_timeout_seconds=30, max_attempts=1)
+    seen = gang_look(state, {RANKS[0]: rank_up(0)})
+    late = state.at + 31
+
+    (fact,) = decided(state, seen, now=late)
+    assert isinstance(fact, AttemptFailed)
+    assert (fact.cause, fact.counts) == ("start_timeout", False)
+    assert wanted(state, seen, late) == [Kill(RANKS[0])]
+    (again,) = decided(state, gang_look(state), now=fact.retry_at)
+
+    assert isinstance(again, AttemptPlaced)
+    assert again.attempt == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"processes": {RANKS[0]: rank_up(0), RANKS[1]: Process(state="dead")}}, "trainer_lost"),
+        ({"processes": {RANKS[0]: rank_up(0)}, "missing": [RANKS[1]]}, "trainer_lost"),
+        ({"processes": {key: rank_up(key.rank) for key in RANKS}, "nodes": [SMALL_NODE]}, "node_lost"),
+        ({"processes": {RANKS[0]: rank_up(0), RANKS[1]: rank_up(1, quiet_s=9e9)}}, "stalled"),
+        ({"processes": {RANKS[0]: rank_up(0), RANKS[1]: rank_up(1, incarnation="another")}}, "trainer_lost"),
+    ],
+)
+def test_losing_one_rank_ends_the_attempt(changes: dict[str, object], cause: str):
+    changes = dict(changes)
+    state = gang(*gang_running())
+
+    (fact,) = decided(state, gang_look(state, changes.pop("processes"), **changes))  # type: ignore[arg-type]
+
+    assert isinstance(fact, AttemptFailed)
+    assert (fact.cause, fact.counts) == (cause, True)
+    assert "rank 1" in fact.message
+
+
+def test_what_a_rank_that_does_not_report_says_of_its_failure_is_the_attempts():
+    state = gang(*gang_running())
+    word = Failed(error_type="data", message="row 7 is no text", hint="mend it")
+
+    (fact,) = decided(state, gang_look(state, {RANKS[0]: rank_up(0), RANKS[1]: rank_up(1, failed=word)}))
+
+    assert isinstance(fact, JobFailed)
+    assert (fact.error_type, fact.message, fact.hint) == ("data", "rank 1: row 7 is no text", "mend it")
+
+
+def test_a_gang_yields_where_one_of_its_nodes_drains_and_nothing_goes_there():
+    state = gang(*gang_running())
+    nodes = [SMALL_NODE, replace(OTHER_NODE, state="draining")]
+
+    (fact,) = decided(state, gang_look(state, {key: rank_up(key.rank) for key in RANKS}, nodes=nodes))
+
+    assert isinstance(fact, YieldRequested)
+    assert fact.reason == "draining"
+    assert decided(gang(), gang_look(gang(), nodes=nodes)) == []
+
+
+# -------------------------------------------------------------------------------------------------------- preemption
+def important(job_id: str = "ftjob-9", gpus: float = 1, workers: int = 2) -> list[AnyEvent]:
+    asked = {"num_gpus": gpus, "num_workers": workers}
+    return [submitted(job_id, new_model_id=job_id, priority=5, resources=asked), *prepared(1, job_id)]
+
+
+def test_a_job_of_higher_priority_makes_a_preemptible_one_yield_and_gets_its_room():
+    state = state_after(
+        submitted(preemptible=True), *prepared(), *running(), *important(), stop_grace_seconds=7, max_wait_seconds=60
+    )
+    (fact,) = decided(state, look(state, {KEY: up()}))
+
+    assert isinstance(fact, YieldRequested)
+    assert (fact.job_id, fact.attempt, fact.reason, fact.for_job, fact.grace_s) == (JOB, 2, "preempted", "ftjob-9", 7)
+    facts = decided(state, look(state, missing=[KEY]), NOW + 1)
+    assert [type(fact) for fact in facts] == [AttemptStopped, AttemptPlaced]
+    assert facts[1].job_id == "ftjob-9"  # type: ignore[union-attr]
+
+
+def test_nobody_yields_who_is_not_preemptible():
+    state = state_after(submitted(), *prepared(), *running(), *important())
+
+    assert decided(state, look(state, {KEY: up()})) == []
+
+
+def test_nobody_is_preempted_because_ray_has_not_heard_yet_that_a_share_is_free():
+    low = [submitted("ftjob-3", new_model_id="m3", preemptible=True), *prepared(1, "ftjob-3")]
+    started_low = RankStarted(node_id="node-a", devices=("1",), pid=8)
+    state = state_after(
+        submitted(),
+        *prepared(),
+        *running(),
+        *low,
+        placed(2, "train", "ftjob-3"),
+        AttemptStarted(job_id="ftjob-3", attempt=2, incarnation="i2", ranks=(started_low,)),
+        failed(),
+        *important(workers=1),
+        max_concurrent_fine_tuning_jobs=5,
+    )
+    processes = {ProcessKey("ftjob-3", 2, 0): replace(up(), devices=("1",))}
+    stale = look(state, processes, nodes=[replace(NODE, free_gpu_thousandths=0)])
+
+    assert decided(state, stale, state.at + 0.5) == []
+    assert decided(state, replace(stale, processes=processes | {KEY: up()}), state.at + 9) == []  # it is going
+    (fact,) = decided(state, stale, state.at + 9)  # others use it by now
+
+    assert isinstance(fact, YieldRequested)
+    assert fact.job_id == "ftjob-3"
+
+
+def test_undoing_an_event_restores_what_is_known_of_nodes_that_were_left():
+    state = state_after(submitted(), *prepared(), *running())
+    before = state.left
+
+    undo = state.apply(state.recorded(failed(), NOW))
+
+    assert state.left == {"node-a": NOW}
+    undo()
+    assert state.left == before
+
+
+def test_the_device_of_a_process_that_is_still_up_is_not_given_away():
+    state = state_after(submitted(), *prepared(), *running(), failed(), *important(workers=1))
+    one_device = replace(NODE, gpus=1, free_gpu_thousandths=1000)
+
+    assert decided(state, look(state, {KEY: up()}, nodes=[one_device])) == []
+    (fact,) = decided(state, look(state, nodes=[one_device]))
+
+    assert isinstance(fact, AttemptPlaced)
+    assert fact.job_id == "ftjob-9"
+
+
+def test_a_job_that_is_resumed_begins_to_wait_anew():
+    resume = ResumeRequested(job_id=JOB, request_id="q", by="someone")
+    state = state_after(submitted(), *prepared(), PAUSE, resume)
+
+    assert state.jobs[JOB].waiting_since == state.at
+    state.apply(state.recorded(resume, state.at + 5))  # it was not paused
+    assert state.jobs[JOB].waiting_since == state.at - 5

@@ -215,7 +215,7 @@ async def test_a_start_that_is_cancelled_leaves_no_child(bare, tmp_path):
     with bystander() as slow_to_die:
         condemn(bare, slow_to_die.pid, devices=["0"])
         told = work(tmp_path, "Talker")
-        cancelled, kept = (asyncio.create_task(fork(told, asked(told, ["0"]), bare.found)) for _ in range(2))
+        cancelled, kept = (asyncio.create_task(fork(bare.name, told, asked(told, ["0"]), bare.found)) for _ in range(2))
         await asyncio.sleep(0)  # they have asked
 
         cancelled.cancel()
@@ -362,7 +362,7 @@ def test_the_architecture_is_that_of_the_model_below_all_adapters(tmp_path):
 async def test_a_template_that_hangs_up_is_an_error(bare, tmp_path):
     told = work(tmp_path, "Talker")
     os.kill(bare.process.pid, signal.SIGSTOP)
-    starting = asyncio.create_task(fork(told, asked(told, []), bare.found))
+    starting = asyncio.create_task(fork(bare.name, told, asked(told, []), bare.found))
     await asyncio.sleep(0)
     bare.kill()
 

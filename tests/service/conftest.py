@@ -148,6 +148,13 @@ async def event_when(
             seq, _ = await client_of(service).ask("watch", job_id, seq)
 
 
+async def waits_because(service: LLMFineTuningService, job_id: str, words: str, seconds: float = 90.0) -> None:
+    """Return once these words are in a job's reason to wait, which changes without an event; fails after so long."""
+    async with asyncio.timeout(seconds):
+        while (status := await service.get_job_status(job_id)) is None or words not in (status.wait_reason or ""):
+            await asyncio.sleep(0.05)
+
+
 async def change_rules(service: LLMFineTuningService, **rules: Any) -> None:
     """Let the running service go by other rules from now on."""
     changed = service.rules.model_copy(update=rules)

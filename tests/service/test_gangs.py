@@ -13,7 +13,7 @@ import ray
 from ftactors import FineTuningJobStatusInfo, JobStatus, LLMFineTuningService
 from ftactors.core.events import AttemptFailed, AttemptPlaced, AttemptStarted, CheckpointSaved
 from tests.service import gates, idle
-from tests.service.conftest import change_rules, event_when, status_when, until
+from tests.service.conftest import change_rules, event_when, until, waits_because
 from tests.service.foreign import hold
 from tests.service.nodes import KIND, Nodes
 from tests.service.test_loss_curve import curves
@@ -46,7 +46,7 @@ async def test_all_ranks_of_a_gang_come_up_or_none_begins_and_they_are_on_as_few
 
         together = await service.submit_fine_tuning_job(job(**GANG))
         gates.open_gate(together.run_dir, "preparing")
-        await status_when(service, together.job_id, lambda status: "2 workers of 1 GPU" in (status.wait_reason or ""))
+        await waits_because(service, together.job_id, "2 workers of 1 GPU")
         ray.kill(foreign)
         gates.open_gate(apart.run_dir, idle.GATE)
         await both_are_at_their_gate(together)

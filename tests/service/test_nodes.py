@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import ray
 
-from ftactors import FineTuningJobStatusInfo, JobStatus, LLMFineTuningService
+from ftactors import FineTuningJobStatusInfo, InvalidJobConfigError, JobStatus, LLMFineTuningService
 from ftactors.core.events import AttemptFailed, AttemptPlaced, AttemptStarted, AttemptStopped, CheckpointSaved
 from tests.service import gates, idle
 from tests.service.conftest import event_when, status_when, until
@@ -20,6 +20,19 @@ from tests.service.test_loss_curve import curves, weights
 pytestmark = pytest.mark.ray
 ON_NODES = {"resources__accelerator_type": KIND}
 STEPS = 60
+
+
+async def test_what_no_node_has_is_refused_at_submit_and_accepted_once_a_node_has_it(
+    nodes: Nodes, services: Callable[..., Any], job: Callable[..., dict[str, Any]]
+):
+    wanted = job(**ON_NODES, resources__num_gpus=1)
+    async with services() as service:
+        with pytest.raises(InvalidJobConfigError, match=r"resources\.accelerator_type: cannot be had"):
+            await service.submit_fine_tuning_job(wanted)
+        assert await service.list_fine_tuning_jobs() == []
+        nodes.add("a", gpus=1)
+        accepted = await service.submit_fine_tuning_job(wanted)
+        assert await service.cancel_fine_tuning_job(accepted.job_id)
 
 
 async def test_four_jobs_of_0_6_gpu_run_on_two_nodes_of_two_gpus_once_nobody_else_holds_them(

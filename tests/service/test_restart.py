@@ -13,7 +13,7 @@ from tests.service.conftest import status_when
 
 pytestmark = pytest.mark.ray
 LONG = {"hyperparameters__max_steps": 300, "hyperparameters__save_steps": 20, "hyperparameters__logging_steps": 1}
-VOLATILE = {"wait_reason", "queue_position"}
+VOLATILE = {"wait_reason", "queue_position", "estimated_start_at"}
 
 
 def trains(step: int) -> Callable[[Any], bool]:

@@ -11,6 +11,8 @@ from tests.simulation.script import failing_word, out_of_memory_word
 
 SHAPES = [(1, 1.0), (1, 0.6), (1, 0.5), (1, 0.3), (2, 1.0), (2, 0.6), (3, 0.5), (3, 1.0), (1, 0.0)]
 """Workers, and the share of each; all fit on the two nodes that are there at first."""
+_MANY_JOBS = 6
+"""With more than that to look after, an example is to spend its steps on other things."""
 nodes = st.sampled_from(["node-a", "node-b", "node-c"])
 
 
@@ -42,11 +44,13 @@ class PlacementRules(Play):
         self.submit(job)
         self.then(then)
 
+    @precondition(lambda self: len(self.jobs) < _MANY_JOBS)
     @rule(shape=st.sampled_from([(2, 1.0), (3, 0.5), (3, 1.0)]), rounds=st.integers(4, 7))
     def a_gang_comes_to_train(self, shape: tuple[int, float], rounds: int) -> None:
         self.a_driver_submits(shape=shape, priority=1, preemptible=True, keyed=True, then=None)
         self.go_on(rounds=rounds, count=1)
 
+    @precondition(lambda self: len(self.jobs) < _MANY_JOBS)
     @rule(
         shapes=st.lists(st.sampled_from([(2, 1.0), (1, 1.0), (1, 0.6)]), min_size=2, max_size=4),
         rounds=st.integers(4, 6),

@@ -13,6 +13,7 @@ A failure is shrunk and printed with the blob that reproduces it (`@reproduce_fa
 
 from __future__ import annotations
 
+import math
 import os
 
 import pytest
@@ -30,7 +31,7 @@ from tests.simulation.world import World
 
 LONG = os.environ.get("FTACTORS_LONG") == "1"
 SETTINGS = settings(
-    max_examples=20_000 if LONG else 300,
+    max_examples=20_000 if LONG else 200,
     stateful_step_count=120 if LONG else 50,
     deadline=None,
     print_blob=True,
@@ -217,6 +218,7 @@ class SchedulerMachine(PlacementRules):
 
     @rule(room=st.sampled_from([0, 3, None]), then=turns)
     def the_disk_gets_full_or_has_room_again(self, room: int | None, then: int | None) -> None:
+        self.short_until = self.world.loop.time() + 5.0 if room is None else math.inf
         self.world.disk.room = room
         self.then(then)
 

@@ -132,7 +132,8 @@ def test_a_job_tells_its_stages_evaluations_and_last_progress_in_their_order(lor
 def test_metrics_say_what_was_gained_and_are_finite(lora: tuple[Published, ListSession]):
     metrics = lora[0].metrics
 
-    assert set(metrics) == {"train_loss", "loss", "perplexity", "base_loss", "base_perplexity", "delta_loss"}
+    told = {"train_loss", "loss", "perplexity", "base_loss", "base_perplexity", "delta_loss", "peak_mem_gib"}
+    assert set(metrics) == told
     assert all(value is not None and math.isfinite(value) for value in metrics.values())
     assert metrics["delta_loss"] == pytest.approx(metrics["loss"] - metrics["base_loss"])
     assert metrics["perplexity"] == pytest.approx(math.exp(metrics["loss"]))
@@ -215,7 +216,7 @@ def test_without_held_out_rows_there_is_neither_a_baseline_nor_an_evaluation(
     published, session = _publish(work_of(tmp_path, llama, data_without_held_out, max_steps=2))
 
     assert [word.stage for word in session.of(StageBegun)] == ["loading", "training", "publishing"]
-    assert set(published.metrics) == {"train_loss"}
+    assert set(published.metrics) == {"train_loss", "peak_mem_gib"}
 
 
 def test_the_metrics_asked_for_are_those_told(llama: Path, data: Path, tmp_path: Path):
@@ -223,7 +224,7 @@ def test_the_metrics_asked_for_are_those_told(llama: Path, data: Path, tmp_path:
 
     published, session = _publish(work_of(tmp_path, llama, data, evaluation=evaluation, max_steps=2))
 
-    assert set(published.metrics) == {"train_loss", "token_accuracy"}
+    assert set(published.metrics) == {"train_loss", "token_accuracy", "peak_mem_gib"}
     assert [set(word.metrics) for word in session.of(Evaluated)] == [{"token_accuracy"}]
 
 
