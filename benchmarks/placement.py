@@ -1,4 +1,4 @@
-"""How long a decision takes while many jobs wait: `python -m benchmarks.placement` prints a table of docs/benchmarks.md.
+"""How long a decision takes while many jobs wait: `python -m benchmarks.placement` prints the table.
 
 A cluster of 64 devices is simulated: processes come up on devices that are chosen as Ray chooses them, jobs end, new
 ones come. Only `decide` is timed. It takes half a minute; `--quick` takes seconds, and shows only that all of it runs.
@@ -48,12 +48,12 @@ YIELDED = 0.3
 URGENT = 9
 """The highest priority."""
 SHARES = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.75)
-NEEDS = [
-    *({"num_workers": 1, "num_gpus": share, "memory_gib": gib} for share in SHARES for gib in (None, 8.0, 16.0)),
-    *({"num_workers": 1, "num_gpus": 1, "num_cpus": cpus} for cpus in (1.0, 2.0, 4.0, 8.0)),
-    *({"num_workers": workers, "num_gpus": 1} for workers in (2, 3, 4, 6, 8, 12, 16)),
-    *({"num_workers": workers, "num_gpus": 0.5} for workers in (2, 4, 8)),
-    *({"num_workers": 1, "num_gpus": None, "num_cpus": cpus} for cpus in (2.0, 4.0)),
+NEEDS: list[dict[str, float | None]] = [
+    *[{"num_workers": 1, "num_gpus": share, "memory_gib": gib} for share in SHARES for gib in (None, 8.0, 16.0)],
+    *[{"num_workers": 1, "num_gpus": 1, "num_cpus": cpus} for cpus in (1.0, 2.0, 4.0, 8.0)],
+    *[{"num_workers": workers, "num_gpus": 1} for workers in (2, 3, 4, 6, 8, 12, 16)],
+    *[{"num_workers": workers, "num_gpus": 0.5} for workers in (2, 4, 8)],
+    *[{"num_workers": 1, "num_gpus": None, "num_cpus": cpus} for cpus in (2.0, 4.0)],
 ]
 """40 of them; they are drawn alike, so that a third asks for more than one device."""
 

@@ -45,14 +45,17 @@ class Free:
 
     def room(self, need: Need, most: int) -> int:
         """Return how many workers fit, wherever the unsettled shares are, if more than `most` do not count."""
+        share = need.gpu_thousandths
+        if share and not (self.settled and self.settled[-1] >= share):  # first, for on a full cluster that is most
+            return 0
         if need.accelerator_type is not None and need.accelerator_type != self.node.accelerator_type:
             return 0
         if need.cpus > 0:
             most = min(most, int((self.cpus - self.roaming_cpus + ROUNDING) / need.cpus))
         if need.mem_gib > 0:
             most = min(most, int((self.mem_gib + ROUNDING) / need.mem_gib))
-        if need.gpu_thousandths > 0 and most > 0:
-            most = self._devices_for(need.gpu_thousandths, most)
+        if share and most > 0:
+            most = self._devices_for(share, most)
         return max(0, most)
 
     def taking(self, need: Need, workers: int) -> Free:
@@ -70,8 +73,6 @@ class Free:
         return replace(self, settled=self.devices, unsettled=()) if self.unsettled else self
 
     def _devices_for(self, share: int, most: int) -> int:
-        if not self.settled or share > self.settled[-1]:
-            return 0
         most = min(most, _count(self.settled, share))
         if self.unsettled:
             while most > 0 and not settles(self.settled, tuple(sorted((*self.unsettled, *(share,) * most)))):

@@ -82,6 +82,7 @@ class Occupancy:
                     self._roaming_cpus += share.cpus
                 elif share.node_id in self._shares:
                     self._shares[share.node_id].append((holder.job_id, share))
+        self._jobs = {node_id: frozenset(job_id for job_id, _ in there) for node_id, there in self._shares.items()}
         self._of_others = {node.node_id: self._others(node) for node in cluster.nodes}
         self._later: dict[tuple[str, frozenset[str]], Free] = {}
 
@@ -91,7 +92,7 @@ class Occupancy:
             node.node_id: replace(self._free_now(node), roaming_cpus=self._roaming_cpus) for node in self._cluster.nodes
         }
 
-    def without(self, gone: Collection[str]) -> dict[str, Free]:
+    def without(self, gone: set[str]) -> dict[str, Free]:
         """Return what is left, by node, once these jobs are gone, and the processes that nobody wants with them."""
         return {node.node_id: self._free_without(node, gone) for node in self._cluster.nodes}
 
@@ -104,24 +105,23 @@ class Occupancy:
         lingering = self._cluster.lingering.get(node.node_id, frozenset())
         return _less(bare(node), shares, self._of_others[node.node_id], lingering)
 
-    def _free_without(self, node: Node, gone: Collection[str]) -> Free:
-        there = self._shares[node.node_id]
-        key = (node.node_id, frozenset(job_id for job_id, _ in there if job_id in gone))
+    def _free_without(self, node: Node, gone: set[str]) -> Free:
+        key = (node.node_id, self._jobs[node.node_id] & gone)
         if key not in self._later:
             others = _NOTHING if node.node_id in self._cluster.settling else self._of_others[node.node_id]
-            stay = [share for job_id, share in there if job_id not in gone]
+            stay = [share for job_id, share in self._shares[node.node_id] if job_id not in gone]
             self._later[key] = _less(bare(node), stay, others, frozenset())
         return self._later[key]
 
     def _others(self, node: Node) -> Share:
         """Return what neither Ray calls free nor we hold."""
-        ours = [share for _, share in self._shares[node.node_id] if share.up]
-        return Share(
-            node.node_id,
-            max(0, node.gpus * WHOLE - node.free_gpu_thousandths - sum(share.gpu_thousandths for share in ours)),
-            max(0.0, node.cpus - node.free_cpus - sum(share.cpus for share in ours)),
-            max(0.0, node.mem_gib - node.free_mem_gib - sum(share.mem_gib for share in ours)),
-        )
+        thousandths, cpus, mem_gib = node.gpus * WHOLE - node.free_gpu_thousandths, node.free_cpus, node.free_mem_gib
+        for _, share in self._shares[node.node_id]:
+            if share.up:
+                thousandths -= share.gpu_thousandths
+                cpus += share.cpus
+                mem_gib += share.mem_gib
+        return Share(node.node_id, max(0, thousandths), max(0.0, node.cpus - cpus), max(0.0, node.mem_gib - mem_gib))
 
 
 _NOTHING = Share(None, 0, 0.0, 0.0)
@@ -186,8 +186,10 @@ def _devices(names: Iterable[str]) -> list[int]:
 
 def _less(there: Free, shares: list[Share], others: Share, lingering: Collection[int]) -> Free:
     """Return what a node has left."""
-    devices, unsettled = list(there.settled), []
+    devices, unsettled, cpus, mem_gib = [*there.settled], [], there.cpus - others.cpus, there.mem_gib - others.mem_gib
     for share in shares:
+        cpus -= share.cpus
+        mem_gib -= share.mem_gib
         if share.device is not None and 0 <= share.device < len(devices):
             devices[share.device] = max(0, devices[share.device] - share.gpu_thousandths)
         elif share.gpu_thousandths:
@@ -196,13 +198,7 @@ def _less(there: Free, shares: list[Share], others: Share, lingering: Collection
         if device < len(devices):
             devices[device] = 0
     unsettled += _take_others(devices, others.gpu_thousandths)
-    return replace(
-        there,
-        settled=tuple(sorted(devices)),
-        unsettled=tuple(sorted(unsettled)),
-        cpus=there.cpus - others.cpus - sum(share.cpus for share in shares),
-        mem_gib=there.mem_gib - others.mem_gib - sum(share.mem_gib for share in shares),
-    )
+    return Free(there.node, tuple(sorted(devices)), tuple(sorted(unsettled)), cpus, mem_gib)
 
 
 def _take_others(devices: list[int], thousandths: int) -> Iterator[int]:

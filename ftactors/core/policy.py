@@ -9,7 +9,7 @@ once others make room for it; against those of lower priority, at once.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 
@@ -100,9 +100,10 @@ def plan(lines: Sequence[Line], cluster: Cluster, holders: Sequence[Holder], rul
         step.go()
         placed += step.placed
         preempted += step.preempted
-        if not (step.kept_out and step.placed):  # else the room that is kept may have come to lie elsewhere
+        if not (step.kept_out and step.placed):
             return Plan(tuple(placed), tuple(preempted))
         known = step.holders_after()
+        lines = [*step.first_line, *step.kept_out]  # for the room that is kept may have come to lie elsewhere
 
 
 class _Round:
@@ -132,8 +133,10 @@ class _Round:
         self._against_equals = False
         self._first: Candidate | None = None
         """The first job that waits for more."""
-        self.kept_out = False
-        """Whether somebody would have been placed, were it not for the first job that waits for more."""
+        self.first_line: list[Line] = []
+        """The line in which it waits."""
+        self.kept_out: list[Line] = []
+        """Those in which somebody would have been placed, were it not for that job."""
         self.placed: list[Placed] = []
         self.preempted: list[Preempted] = []
 
@@ -165,10 +168,10 @@ class _Round:
     def _goes(self, line: Line, candidate: Candidate) -> bool:
         """Place the job, or return False: then none of its line can be placed."""
         if line.purpose == "prepare":
-            where, fits = None, self._preparing < self._rules.preparing and self._prepares(line.need, candidate)
+            where, fits = None, self._preparing < self._rules.preparing and self._prepares(line, candidate)
             self._preparing += fits
         else:
-            where = self._where(line.need, candidate)
+            where = self._where(line, candidate)
             fits = where is not None
             self._training += fits
         if fits:
@@ -177,28 +180,31 @@ class _Round:
             self._holders.append(_holder(placed, candidate.priority, self._now))
         return fits
 
-    def _where(self, need: Need, candidate: Candidate) -> Spread | None:
+    def _where(self, line: Line, candidate: Candidate) -> Spread | None:
         """Return where a job goes, and take the room there; None where it waits."""
+        need = line.need
         where = spread(need, self._free) if self._training < self._rules.training else None
         if where is not None and self._is_behind(candidate):
             where = spread(need, self._free, self._beside)
             if where is None or self._slots_beside < 1 or not self._leaves_room(need, where):
-                self.kept_out = True
+                self.kept_out.append(line)
                 return None
             self._slots_beside -= 1
         if where is not None:
             take(need, where, self._free)
         elif self._first is None and spread(need, self._occupancy.empty()) is not None:
+            self.first_line = [line]
             self._reserve(need, candidate)
         return where
 
-    def _prepares(self, need: Need, candidate: Candidate) -> bool:
+    def _prepares(self, line: Line, candidate: Candidate) -> bool:
         """Take the room for a preparation, of which Ray chooses the node, and return whether there is room."""
+        need = line.need
         open_to_it = room_anywhere(need, self._free)
         if not open_to_it:
             return False
         if self._is_behind(candidate) and not all(self._beside[node_id].fits(need) for node_id in open_to_it):
-            self.kept_out = True
+            self.kept_out.append(line)
             return False
         for capacity in (self._free, self._beside):
             for node_id, free in capacity.items():
@@ -211,7 +217,9 @@ class _Round:
 
     def _reserve(self, need: Need, first: Candidate) -> None:
         """Let all that come after this job leave it the room that it will have, and make room where that is right."""
-        self._first, self._occupancy = first, Occupancy(self._cluster, self._holders)  # with those placed by now
+        self._first = first
+        if self.placed:
+            self._occupancy = Occupancy(self._cluster, self._holders)
         victims = self._victims(need, first)
         self.preempted = [Preempted(victim.job_id, first.job_id) for victim in victims]
         told = [holder.preempted_at for holder in self._holders if holder.preempted_at is not None]
@@ -281,7 +289,7 @@ class _Round:
             victims = without if enough(without) else victims
         return victims
 
-    def _where_without(self, gone: Collection[str], need: Need) -> Spread | None:
+    def _where_without(self, gone: set[str], need: Need) -> Spread | None:
         return spread(need, {node_id: free.hoped() for node_id, free in self._occupancy.without(gone).items()})
 
 

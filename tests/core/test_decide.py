@@ -375,9 +375,9 @@ def test_a_gang_starts_only_when_all_ranks_are_up_each_with_its_incarnation():
     state = gang(gang_placed())
     one, both = {RANKS[0]: rank_up(0)}, {key: rank_up(key.rank) for key in RANKS}
 
-    assert decided(state, gang_look(state, one)) == []
-    assert {command.key for command in wanted(state, gang_look(state), NOW)} == {*RANKS}
-    (fact,) = decided(state, gang_look(state, both))
+    assert decided(state, gang_look(state, one), state.at) == []
+    assert {command.key for command in wanted(state, gang_look(state), state.at)} == {*RANKS}
+    (fact,) = decided(state, gang_look(state, both), state.at)
 
     assert isinstance(fact, AttemptStarted)
     assert [(rank.node_id, rank.incarnation) for rank in fact.ranks] == [("node-a", "i2-0"), ("node-b", "i2-1")]
@@ -385,7 +385,7 @@ def test_a_gang_starts_only_when_all_ranks_are_up_each_with_its_incarnation():
 
 
 def test_a_gang_of_which_one_rank_never_comes_up_is_let_go_and_placed_again_uncounted():
-    state = gang(gang_placed(), start_timeout_seconds=30, max_attempts=1)
+    state = gang(gang_placed(), start_timeout_seconds=30)
     seen = gang_look(state, {RANKS[0]: rank_up(0)})
     late = state.at + 31
 

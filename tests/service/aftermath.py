@@ -86,8 +86,13 @@ def workers_among(pids: set[int]) -> list[str]:
 
 def at_work_in(directory: Path) -> list[str]:
     """Return the processes of attempts that write somewhere in a directory."""
+    return [f"child {pid}" for pid in workers_in(directory)]
+
+
+def workers_in(directory: Path) -> list[int]:
+    """Return the ids of those processes."""
     return [
-        f"child {found['pid']} in {found['cwd']}"
+        found["pid"]
         for found in living()
         if found["name"] == WORKER_NAME and Path(found["cwd"]).is_relative_to(directory)
     ]

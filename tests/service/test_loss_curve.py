@@ -15,6 +15,7 @@ from ftactors import FineTuningJobStatusInfo, JobStatus, LLMFineTuningService
 from ftactors.core.events import AttemptFailed, AttemptPlaced, AttemptStarted, CheckpointSaved
 from ftactors.runtime.whoami import whoami
 from tests.service import gates
+from tests.service.aftermath import workers_in
 from tests.service.conftest import client_of, event_when, until
 
 pytestmark = pytest.mark.ray
@@ -27,7 +28,7 @@ CURVE = {
     "max_attempts": 5,
 }
 
-Fault = Callable[[LLMFineTuningService, psutil.Process], Awaitable[None]]
+Fault = Callable[[LLMFineTuningService, FineTuningJobStatusInfo], Awaitable[None]]
 
 
 async def test_attempts_that_are_killed_or_hang_leave_no_trace_in_the_loss_curve_and_the_model(
@@ -48,7 +49,7 @@ async def test_attempts_that_are_killed_or_hang_leave_no_trace_in_the_loss_curve
         for attempt, (step, (_, fault)) in enumerate(faults.items(), start=2):
             await until(lambda step=step: gates.is_reached(harmed.run_dir, str(step)))
             await event_when(service, harmed.job_id, lambda event, step=step: is_saved(event, step - 5))
-            await fault(service, await trainer(service, harmed.job_id))
+            await fault(service, harmed)
             gates.open_gate(harmed.run_dir, str(step))
             await event_when(service, harmed.job_id, lambda event, number=attempt: is_failed(event, number))
             await stalls_after(service, 1800.0)
@@ -66,21 +67,21 @@ async def test_attempts_that_are_killed_or_hang_leave_no_trace_in_the_loss_curve
     assert learned(done[0]) == learned(done[1])
 
 
-async def child_is_killed(_: LLMFineTuningService, actor: psutil.Process) -> None:
-    child_of(actor).kill()
+async def child_is_killed(_: LLMFineTuningService, job: FineTuningJobStatusInfo) -> None:
+    child_of(job).kill()
 
 
-async def actor_is_killed(_: LLMFineTuningService, actor: psutil.Process) -> None:
-    actor.kill()
+async def actor_is_killed(service: LLMFineTuningService, job: FineTuningJobStatusInfo) -> None:
+    (await trainer(service, job.job_id)).kill()
 
 
-async def child_hangs(service: LLMFineTuningService, actor: psutil.Process) -> None:
-    child_of(actor).send_signal(signal.SIGSTOP)
+async def child_hangs(service: LLMFineTuningService, job: FineTuningJobStatusInfo) -> None:
+    child_of(job).send_signal(signal.SIGSTOP)
     await stalls_after(service, 3.0)
 
 
-async def actor_hangs(service: LLMFineTuningService, actor: psutil.Process) -> None:
-    actor.send_signal(signal.SIGSTOP)
+async def actor_hangs(service: LLMFineTuningService, job: FineTuningJobStatusInfo) -> None:
+    (await trainer(service, job.job_id)).send_signal(signal.SIGSTOP)
     await stalls_after(service, 3.0)
 
 
@@ -97,10 +98,10 @@ async def trainer(service: LLMFineTuningService, job_id: str) -> psutil.Process:
     return psutil.Process(started[-1].ranks[0].pid)
 
 
-def child_of(actor: psutil.Process) -> psutil.Process:
-    """Return the one process that does an actor's work."""
-    (child,) = actor.children()
-    return child
+def child_of(job: FineTuningJobStatusInfo) -> psutil.Process:
+    """Return the one process that does a job's work."""
+    (pid,) = workers_in(Path(job.run_dir))
+    return psutil.Process(pid)
 
 
 def is_saved(event: Any, step: int) -> bool:
