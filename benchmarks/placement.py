@@ -11,7 +11,7 @@ import gc
 import random
 import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import thread_time
@@ -48,7 +48,7 @@ YIELDED = 0.3
 URGENT = 9
 """The highest priority."""
 SHARES = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.75)
-NEEDS: list[dict[str, float | None]] = [
+NEEDS: list[Mapping[str, float | None]] = [
     *[{"num_workers": 1, "num_gpus": share, "memory_gib": gib} for share in SHARES for gib in (None, 8.0, 16.0)],
     *[{"num_workers": 1, "num_gpus": 1, "num_cpus": cpus} for cpus in (1.0, 2.0, 4.0, 8.0)],
     *[{"num_workers": workers, "num_gpus": 1} for workers in (2, 3, 4, 6, 8, 12, 16)],

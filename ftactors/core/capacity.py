@@ -140,10 +140,11 @@ def _never_blocked(free: tuple[int, ...], shares: tuple[int, ...]) -> bool:
 
 
 def _next_worlds(free: tuple[int, ...], shares: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    for share in set(shares):
+    """Yield what one more share may lead to; last, the small one on the emptiest device, which blocks others the most."""
+    for share in sorted(set(shares), reverse=True):
         rest = list(shares)
         rest.remove(share)
-        for device in set(free[bisect_left(free, share) :]):
+        for device in sorted(set(free[bisect_left(free, share) :])):
             left = list(free)
             left.remove(device)
             insort(left, device - share)

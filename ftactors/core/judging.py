@@ -81,21 +81,31 @@ def _started(job: Job, attempt: Attempt, up: list[Process]) -> AttemptStarted:
 
 def _judge_started(job: Job, attempt: Attempt, state: State, seen: Seen, now: float) -> AnyJobEvent | None:
     for rank, key in enumerate(process_keys(job)):
-        who = "its trainer process" if len(attempt.ranks) == 1 else f"the trainer process of rank {rank}"
         node_id, found = attempt.started[rank].node_id, seen.processes.get(key)
         if _is_lost(node_id, seen):
-            return _gone(job, state, now, "node_lost", f"node {node_id}, on which {who} ran, is gone", counts=True)
+            return _gone(
+                job,
+                state,
+                now,
+                "node_lost",
+                f"node {node_id}, on which {_who(attempt, rank)} ran, is gone",
+                counts=True,
+            )
         if found is None:
             if key in seen.missing:
-                return _gone(job, state, now, "trainer_lost", f"{who} is gone", counts=True)
+                return _gone(job, state, now, "trainer_lost", f"{_who(attempt, rank)} is gone", counts=True)
         elif found.state == "dead" or found.incarnation not in {None, attempt.incarnation_of(rank)}:
-            return _gone(job, state, now, "trainer_lost", f"{who} died", counts=True)
+            return _gone(job, state, now, "trainer_lost", f"{_who(attempt, rank)} died", counts=True)
         elif found.failed is not None:
             return _rank_failed(job, found.failed, rank, state, now)
         elif found.begun and found.quiet_s > state.rules.stall_timeout_seconds and job.phase is not Phase.CANCELLING:
-            quiet = f"{who} made no progress for {found.quiet_s:.0f} s (stall_timeout_seconds)"
+            quiet = f"{_who(attempt, rank)} made no progress for {found.quiet_s:.0f} s (stall_timeout_seconds)"
             return _gone(job, state, now, "stalled", quiet, counts=True)
     return None
+
+
+def _who(attempt: Attempt, rank: int) -> str:
+    return "its trainer process" if len(attempt.ranks) == 1 else f"the trainer process of rank {rank}"
 
 
 def _rank_failed(job: Job, word: Failed, rank: int, state: State, now: float) -> AnyJobEvent:
