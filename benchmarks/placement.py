@@ -53,7 +53,7 @@ NEEDS: list[Mapping[str, float | None]] = [
     *[{"num_workers": 1, "num_gpus": 1, "num_cpus": cpus} for cpus in (1.0, 2.0, 4.0, 8.0)],
     *[{"num_workers": workers, "num_gpus": 1} for workers in (2, 3, 4, 6, 8, 12, 16)],
     *[{"num_workers": workers, "num_gpus": 0.5} for workers in (2, 4, 8)],
-    *[{"num_workers": 1, "num_gpus": None, "num_cpus": cpus} for cpus in (2.0, 4.0)],
+    *[{"num_workers": 1, "num_gpus": None, "num_cpus": cpus} for cpus in (8.0, 16.0)],
 ]
 """40 of them; they are drawn alike, so that a third asks for more than one device."""
 

@@ -224,7 +224,7 @@ def check_nothing_is_stuck(scheduler: Scheduler) -> None:
             place = waiting.get(job.job_id)
             known = place is not None and bool(place.reason)
             _need(known or job.retry_at > now, f"I3: job {job.job_id!r} is {job.phase} without a reason or a timer")
-            positions += [] if place is None else [place.position]
+            positions += [] if place is None or job.paused else [place.position]
         else:
             held = job.phase in HOLDING_PHASES and job.attempt is not None and job.attempt.number == job.attempts
             _need(held, f"I3: job {job.job_id!r} is {job.phase}, and holds no attempt")

@@ -125,22 +125,35 @@ def settles(free: tuple[int, ...], shares: tuple[int, ...]) -> bool:
 
 
 def _never_blocked(free: tuple[int, ...], shares: tuple[int, ...]) -> bool:
-    """Return whether it is plain that no share can be blocked by the others.
-
-    To block one, each device with room for it must be given another one, and so much that the room is gone. The
-    largest is the first to be blocked: for a smaller one, at least as much more is asked as the others have more.
-    """
+    """Return whether it is plain that no share can be blocked by the others."""
     if not shares:
         return True
     if shares[0] == shares[-1]:  # it is the same where they go
         return _count(free, shares[0]) >= len(shares)
-    largest, others = shares[-1], sum(shares[:-1])
-    roomy = free[bisect_left(free, largest) :]
-    return len(roomy) >= len(shares) or (bool(roomy) and sum(roomy) - len(roomy) * (largest - 1) > others)
+    return all(_finds_device(free, shares, share) for share in set(shares))
+
+
+def _finds_device(free: tuple[int, ...], shares: tuple[int, ...], share: int) -> bool:
+    """Return whether it is plain that the others cannot take the room for a share on all devices that have it.
+
+    On each of them they would have to take so much that less than the share is left: at least `least`. One that is as
+    large as that does it alone, but on one device only; the smaller ones must add up.
+    """
+    roomy = free[bisect_left(free, share) :]
+    if not roomy:
+        return False
+    least = roomy[0] - share + 1
+    first_large = bisect_left(shares, least)
+    large, small = len(shares) - first_large, sum(shares[:first_large])
+    if share >= least:
+        large -= 1
+    else:
+        small -= share
+    return large + small // least < len(roomy)
 
 
 def _next_worlds(free: tuple[int, ...], shares: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Yield what one more share may lead to; last, the small one on the emptiest device, which blocks others the most."""
+    """Yield what one more share may lead to; last, the smallest on the emptiest device, which blocks the most."""
     for share in sorted(set(shares), reverse=True):
         rest = list(shares)
         rest.remove(share)

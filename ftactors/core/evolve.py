@@ -55,7 +55,9 @@ def evolve(job: Job | None, recorded: Recorded) -> Job:
     _guard(job, event)
     changed = _change(job, event, recorded.at, recorded.seq)
     if phase in WAITING_PHASES and job.phase not in WAITING_PHASES:
-        changed = replace(changed, waiting_since=recorded.at)
+        never_began = job.attempt is not None and job.attempt.incarnation is None
+        if not (never_began and isinstance(event, AttemptFailed)):  # else it waits on, as long as it has waited
+            changed = replace(changed, waiting_since=recorded.at)
     held = _counted(changed.attempt, event) if phase in HOLDING_PHASES else None
     return replace(changed, phase=phase, attempt=held, seq=recorded.seq, job_seq=job.job_seq + 1)
 

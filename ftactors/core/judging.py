@@ -135,12 +135,11 @@ def _yield_by_wish(job: Job, attempt: Attempt, state: State, seen: Seen) -> Yiel
     where: dict[str, Any] = {"job_id": job.job_id, "attempt": attempt.number}
     if state.service.stop is not None:
         return YieldRequested(**where, reason="service_stopped", grace_s=state.service.stop.grace_s)
-    grace_s = state.rules.stop_grace_seconds
     if job.paused:
-        return YieldRequested(**where, reason="paused", grace_s=grace_s)
-    draining = {node.node_id for node in seen.nodes.values() if node.state == "draining"}
-    if any(rank.node_id in draining for rank in attempt.ranks):
-        return YieldRequested(**where, reason="draining", grace_s=grace_s)
+        return YieldRequested(**where, reason="paused", grace_s=state.rules.stop_grace_seconds)
+    nodes = [seen.nodes.get(rank.node_id) for rank in attempt.ranks if rank.node_id is not None]
+    if any(node is not None and node.state == "draining" for node in nodes):
+        return YieldRequested(**where, reason="draining", grace_s=state.rules.stop_grace_seconds)
     return None
 
 

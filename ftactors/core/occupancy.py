@@ -16,7 +16,7 @@ from ftactors.core.job import Attempt, Job
 from ftactors.core.judging import process_keys
 from ftactors.core.needs import WHOLE
 from ftactors.core.phases import Phase
-from ftactors.core.seen import Node, Process, Seen
+from ftactors.core.seen import Node, Process, ProcessKey, Seen
 
 SETTLING_S = 2.0
 """So long after an attempt left a node, Ray may still call its share used."""
@@ -84,7 +84,12 @@ class Occupancy:
                     self._shares[share.node_id].append((holder.job_id, share))
         self._jobs = {node_id: frozenset(job_id for job_id, _ in there) for node_id, there in self._shares.items()}
         self._of_others = {node.node_id: self._others(node) for node in cluster.nodes}
-        self._later: dict[tuple[str, frozenset[str]], Free] = {}
+        self._later: dict[tuple[str, frozenset[str]], tuple[Free, Free]] = {}
+
+    @property
+    def settling(self) -> Collection[str]:
+        """Nodes of which it is not known what others use there."""
+        return self._cluster.settling
 
     def now(self) -> dict[str, Free]:
         """Return what is free for certain, by node."""
@@ -94,7 +99,11 @@ class Occupancy:
 
     def without(self, gone: set[str]) -> dict[str, Free]:
         """Return what is left, by node, once these jobs are gone, and the processes that nobody wants with them."""
-        return {node.node_id: self._free_without(node, gone) for node in self._cluster.nodes}
+        return {node.node_id: self._free_without(node, gone)[0] for node in self._cluster.nodes}
+
+    def likely_without(self, gone: set[str]) -> dict[str, Free]:
+        """Return the same, with each share of which the device is not known where it fits best."""
+        return {node.node_id: self._free_without(node, gone)[1] for node in self._cluster.nodes}
 
     def empty(self) -> dict[str, Free]:
         """Return what the nodes have when nothing runs on them."""
@@ -105,12 +114,13 @@ class Occupancy:
         lingering = self._cluster.lingering.get(node.node_id, frozenset())
         return _less(bare(node), shares, self._of_others[node.node_id], lingering)
 
-    def _free_without(self, node: Node, gone: set[str]) -> Free:
+    def _free_without(self, node: Node, gone: set[str]) -> tuple[Free, Free]:
         key = (node.node_id, self._jobs[node.node_id] & gone)
         if key not in self._later:
             others = _NOTHING if node.node_id in self._cluster.settling else self._of_others[node.node_id]
             stay = [share for job_id, share in self._shares[node.node_id] if job_id not in gone]
-            self._later[key] = _less(bare(node), stay, others, frozenset())
+            free = _less(bare(node), stay, others, frozenset())
+            self._later[key] = free, free.hoped()
         return self._later[key]
 
     def _others(self, node: Node) -> Share:
@@ -146,14 +156,17 @@ def cluster_of(seen: Seen, held: Mapping[str, Job], left: Iterable[str] = ()) ->
 
 def holder_of(job: Job, attempt: Attempt, seen: Seen) -> Holder:
     """Return what a job holds by the attempt that it has, with what is seen of its processes."""
-    found = [seen.processes.get(key) for key in process_keys(job)]
+    number, processes = attempt.number, seen.processes
     yields = job.phase is Phase.YIELDING
     return Holder(
         job_id=job.job_id,
         purpose=attempt.purpose,
         priority=job.priority,
         placed_at=attempt.placed_at,
-        shares=tuple(_share(attempt, rank, placed, found[rank]) for rank, placed in enumerate(attempt.ranks)),
+        shares=tuple(
+            _share(attempt, rank, placed, processes.get(ProcessKey(job.job_id, number, rank)))
+            for rank, placed in enumerate(attempt.ranks)
+        ),
         preemptible=bool(job.config.get("preemptible", False)) and job.phase in {Phase.PLACED, Phase.RUNNING},
         ends=yields or job.phase is Phase.CANCELLING,
         preempted_at=attempt.yield_at if yields and attempt.yield_reason == "preempted" else None,

@@ -6,27 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from ftactors.core.capacity import ROUNDING, Free, bare
 from ftactors.core.events import RankPlacement
-from ftactors.core.job import Job
-from ftactors.core.needs import WHOLE, Need, holds_preparation, holds_training_share, need_of, preparation_need
-from ftactors.core.occupancy import Occupancy, cluster_of, holders_of
+from ftactors.core.needs import WHOLE, Need
 from ftactors.core.seen import Seen
-
-__all__ = [
-    "WHOLE",
-    "Free",
-    "Need",
-    "Spread",
-    "could_ever_fit",
-    "free_capacity",
-    "holds_preparation",
-    "holds_training_share",
-    "need_of",
-    "preparation_need",
-    "ranks_of",
-    "room_anywhere",
-    "spread",
-    "take",
-]
 
 Spread = Sequence[tuple[str, int]]
 """Nodes, and how many workers each of them takes."""
@@ -48,6 +29,11 @@ def spread(need: Need, *capacities: Mapping[str, Free]) -> Spread | None:
         chosen.append((node_id, workers))
         left -= workers
     return chosen
+
+
+def fits(need: Need, capacity: Mapping[str, Free]) -> bool:
+    """Return whether a job's workers fit."""
+    return sum(_rooms(need, [capacity]).values()) >= need.workers
 
 
 def take(need: Need, where: Spread, capacity: dict[str, Free]) -> None:
@@ -74,19 +60,9 @@ def ranks_of(need: Need, where: Spread) -> tuple[RankPlacement, ...]:
     )
 
 
-def free_capacity(held: Mapping[str, Job], seen: Seen) -> list[Free]:
-    """Return what is free on each node that is up.
-
-    Args:
-        held: The jobs that hold an attempt.
-        seen: The last look at the cluster.
-    """
-    return list(Occupancy(cluster_of(seen, held), holders_of(held, seen)).now().values())
-
-
 def could_ever_fit(need: Need, seen: Seen) -> bool:
     """Return whether the workers fit on the nodes that are up when nothing else runs there."""
-    return spread(need, {node.node_id: bare(node) for node in seen.nodes.values() if node.state == "up"}) is not None
+    return fits(need, {node.node_id: bare(node) for node in seen.nodes.values() if node.state == "up"})
 
 
 def _rooms(need: Need, capacities: Sequence[Mapping[str, Free]]) -> dict[str, int]:

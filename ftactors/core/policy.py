@@ -8,7 +8,6 @@ once others make room for it; against those of lower priority, at once.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
@@ -17,7 +16,8 @@ from ftactors.core.capacity import Free
 from ftactors.core.events import Purpose
 from ftactors.core.needs import Need
 from ftactors.core.occupancy import Cluster, Holder, Occupancy, Share
-from ftactors.core.placement import Spread, room_anywhere, spread, take
+from ftactors.core.placement import Spread, fits, room_anywhere, spread, take
+from ftactors.core.preemption import victims_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +100,10 @@ def plan(lines: Sequence[Line], cluster: Cluster, holders: Sequence[Holder], rul
         step.go()
         placed += step.placed
         preempted += step.preempted
-        if not (step.kept_out and step.placed):
+        if not (step.kept_out and step.more_room):
             return Plan(tuple(placed), tuple(preempted))
         known = step.holders_after()
-        lines = [*step.first_line, *step.kept_out]  # for the room that is kept may have come to lie elsewhere
+        lines = [*step.first_line, *step.kept_out]
 
 
 class _Round:
@@ -137,6 +137,8 @@ class _Round:
         """The line in which it waits."""
         self.kept_out: list[Line] = []
         """Those in which somebody would have been placed, were it not for that job."""
+        self.more_room = False
+        """Whether the room that is kept came to lie elsewhere, so that some of them may find room after all."""
         self.placed: list[Placed] = []
         self.preempted: list[Preempted] = []
 
@@ -168,31 +170,35 @@ class _Round:
     def _goes(self, line: Line, candidate: Candidate) -> bool:
         """Place the job, or return False: then none of its line can be placed."""
         if line.purpose == "prepare":
-            where, fits = None, self._preparing < self._rules.preparing and self._prepares(line, candidate)
-            self._preparing += fits
+            where, goes = None, self._preparing < self._rules.preparing and self._prepares(line, candidate)
+            self._preparing += goes
         else:
             where = self._where(line, candidate)
-            fits = where is not None
-            self._training += fits
-        if fits:
+            goes = where is not None
+            self._training += goes
+        if goes:
             placed = Placed(candidate.job_id, line.purpose, line.need, where)
             self.placed.append(placed)
             self._holders.append(_holder(placed, candidate.priority, self._now))
-        return fits
+        return goes
 
     def _where(self, line: Line, candidate: Candidate) -> Spread | None:
         """Return where a job goes, and take the room there; None where it waits."""
         need = line.need
-        where = spread(need, self._free) if self._training < self._rules.training else None
-        if where is not None and self._is_behind(candidate):
+        behind = self._is_behind(candidate)
+        if self._training >= self._rules.training:
+            where = None
+        elif behind:
             where = spread(need, self._free, self._beside)
             if where is None or self._slots_beside < 1 or not self._leaves_room(need, where):
                 self.kept_out.append(line)
                 return None
             self._slots_beside -= 1
+        else:
+            where = spread(need, self._free)
         if where is not None:
             take(need, where, self._free)
-        elif self._first is None and spread(need, self._occupancy.empty()) is not None:
+        elif self._first is None and fits(need, self._occupancy.without({holder.job_id for holder in self._holders})):
             self.first_line = [line]
             self._reserve(need, candidate)
         return where
@@ -206,6 +212,7 @@ class _Round:
         if self._is_behind(candidate) and not all(self._beside[node_id].fits(need) for node_id in open_to_it):
             self.kept_out.append(line)
             return False
+        self.more_room |= self._first is not None  # once it is up, it takes the room of one node only
         for capacity in (self._free, self._beside):
             for node_id, free in capacity.items():
                 capacity[node_id] = replace(free, roaming_cpus=free.roaming_cpus + need.cpus)
@@ -220,12 +227,12 @@ class _Round:
         self._first = first
         if self.placed:
             self._occupancy = Occupancy(self._cluster, self._holders)
-        victims = self._victims(need, first)
+        victims = victims_for(need, first.priority, self._holders, self._occupancy, self._rules.training)
         self.preempted = [Preempted(victim.job_id, first.job_id) for victim in victims]
         told = [holder.preempted_at for holder in self._holders if holder.preempted_at is not None]
         since = min([first.waiting_since + self._rules.max_wait_s, *told, *([self._now] if victims else [])])
         self._against_equals = self._now >= since
-        ending = {holder.job_id for holder in (*self._ending, *victims)}
+        ending = {holder.job_id for holder in self._holders if holder.ends}.union(victim.job_id for victim in victims)
         before = {holder.job_id for holder in self._holders if not _came_after(holder, first, since)}
         for gone in (ending, ending | before):
             if self._keep(need, self._occupancy.without(gone)):
@@ -253,44 +260,12 @@ class _Round:
         if self._kept is None:
             take(need, where, self._beside)
             return True
-        room = dict(self._kept[1])
+        room, before = dict(self._kept[1]), self._beside
         take(need, where, room)
-        return self._keep(self._kept[0], room)
-
-    @property
-    def _ending(self) -> list[Holder]:
-        return [holder for holder in self._holders if holder.ends]
-
-    def _victims(self, need: Need, first: Candidate) -> list[Holder]:
-        """Return those who give their share back so that a job fits: as few as will do, the least important ones."""
-        ending = {holder.job_id for holder in self._ending}
-        able = [
-            holder
-            for holder in self._holders
-            if holder.preemptible and not holder.ends and holder.purpose == "train" and holder.priority < first.priority
-        ]
-        able.sort(key=lambda holder: (holder.priority, -holder.placed_at, holder.job_id))
-
-        def gone(victims: Sequence[Holder]) -> set[str]:
-            return ending.union(holder.job_id for holder in victims)
-
-        def enough(victims: Sequence[Holder]) -> bool:
-            training = self._training - sum(holder.purpose == "train" for holder in (*self._ending, *victims))
-            return training < self._rules.training and self._where_without(gone(victims), need) is not None
-
-        if not able or enough([]) or not enough(able):
-            return []
-        victims = able[: bisect_left(range(len(able)), True, key=lambda number: enough(able[:number]))]
-        where = self._where_without(gone(victims), need) or ()
-        there = [victim for victim in victims if victim.nodes & {node_id for node_id, _ in where}]
-        victims = there if enough(there) else victims
-        for spared in reversed(victims):
-            without = [victim for victim in victims if victim is not spared]
-            victims = without if enough(without) else victims
-        return victims
-
-    def _where_without(self, gone: set[str], need: Need) -> Spread | None:
-        return spread(need, {node_id: free.hoped() for node_id, free in self._occupancy.without(gone).items()})
+        if not self._keep(self._kept[0], room):
+            return False
+        self.more_room |= any(_has_more(free, before[node_id]) for node_id, free in self._beside.items())
+        return True
 
 
 def _holder(placed: Placed, priority: int, now: float) -> Holder:
@@ -304,6 +279,12 @@ def _holder(placed: Placed, priority: int, now: float) -> Holder:
         placed_at=now,
         shares=tuple(Share(node_id, need.gpu_thousandths, need.cpus, need.mem_gib) for node_id in nodes),
     )
+
+
+def _has_more(free: Free, before: Free) -> bool:
+    if free.cpus > before.cpus or free.mem_gib > before.mem_gib:
+        return True
+    return any(device > was for device, was in zip(free.settled, before.settled, strict=True))
 
 
 def _came_after(holder: Holder, first: Candidate, since: float) -> bool:

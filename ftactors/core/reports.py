@@ -5,6 +5,7 @@ A word is not yet a fact: what a job that is being cancelled still says is ackno
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import Any
 
 from ftactors.core.events import (
@@ -124,10 +125,10 @@ def failed(
     attempt = job.attempt
     if attempt is None:
         raise ValueError(f"job {job.job_id!r} is {job.phase} and holds no attempt that could fail")
+    if word.error_type == OUT_OF_MEMORY and attempt.purpose == "train":
+        word, counts = _out_of_memory(job, word)
     count = job.failed(attempt.purpose) + int(counts)
     was_the_last = counts and count >= int(job.config.get("max_attempts", 3))
-    if word.error_type == OUT_OF_MEMORY and attempt.purpose == "train" and not was_the_last:
-        word = _out_of_memory(job, word)
     told: dict[str, Any] = {
         "job_id": job.job_id,
         "attempt": attempt.number,
@@ -140,17 +141,25 @@ def failed(
     }
     if not word.retryable or was_the_last:
         return JobFailed(**told)
-    return AttemptFailed(**told, counts=counts, retry_at=now + backoff_s(count if counts else 1, rules))
+    return AttemptFailed(**told, counts=counts, retry_at=now + backoff_s(count if counts else 1 + _uncounted(job), rules))
 
 
-def _out_of_memory(job: Job, word: Failed) -> Failed:
-    """Return the word as it is meant: tried again with smaller batches, or not at all where that cannot help."""
+def _out_of_memory(job: Job, word: Failed) -> tuple[Failed, bool]:
+    """Return the word as it is meant, and whether it counts.
+
+    Tried again with smaller batches, which is not counted and done once; or not at all where that cannot help.
+    """
     stage = word.stage or job.stage
     smaller = after_out_of_memory(job, stage)
     if smaller is not None:
         told = ", ".join(f"{name}={value}" for name, value in smaller.items())
-        return word.model_copy(update={"retryable": True, "hint": f"the next attempt trains with {told}"})
-    return word.model_copy(update={"retryable": word.retryable and stage not in OF_BATCHES})
+        return word.model_copy(update={"retryable": True, "hint": f"the next attempt trains with {told}"}), False
+    return word.model_copy(update={"retryable": word.retryable and stage not in OF_BATCHES}), True
+
+
+def _uncounted(job: Job) -> int:
+    """Return how many of the last failures in a row did not count."""
+    return len(list(takewhile(lambda failure: not failure.counts, reversed(job.failures))))
 
 
 def backoff_s(failures: int, rules: ServiceConfig) -> float:

@@ -99,14 +99,13 @@ def resolve(
 
 
 def _resources(asked: ResourceConfig, cluster: ClusterFacts) -> ResourceConfig:
-    """Return the resources with a device chosen where none was asked for: a GPU where there is one or could be one.
+    """Return the resources with a device chosen where none was asked for: a GPU where one is up.
 
-    A job is not trained on CPUs, which takes a hundred times as long, because the cluster's autoscaler has yet to bring
-    its first GPU: it waits for that, and its status says so.
+    One that the autoscaler could bring is waited for only where it was asked for: without a GPU, training goes on CPUs.
     """
     if asked.num_gpus is not None:
         return asked
-    return asked.model_copy(update={"num_gpus": 1.0 if cluster.could_have_gpus else 0.0})
+    return asked.model_copy(update={"num_gpus": 1.0 if cluster.gpus else 0.0})
 
 
 def _schedule(config: FineTuningJobConfig) -> dict[str, Any]:

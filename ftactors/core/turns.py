@@ -80,5 +80,6 @@ class Turns:
         del self._order[bisect_left(self._order, turn)]
 
     def position(self, job: Job) -> int:
-        """Return how many jobs go before this one, and 1."""
-        return 1 + bisect_left(self._order, turn_of(job))
+        """Return how many jobs go before this one, and 1; a paused one goes before nobody."""
+        turn = turn_of(job)
+        return 1 + sum(bisect_left(line, turn) for kind, line in self._lines.items() if not kind.paused)

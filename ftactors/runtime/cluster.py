@@ -15,7 +15,7 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayEr
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ftactors.core.errors import StaleReportError
-from ftactors.core.placement import WHOLE
+from ftactors.core.needs import WHOLE
 from ftactors.core.seen import Process, ProcessKey, Seen
 from ftactors.core.wanted import Begin, Command, Kill, Start, Stop
 from ftactors.core.work import Report

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from ftactors.core.events import RankPlacement
-from ftactors.core.placement import WHOLE
+from ftactors.core.needs import WHOLE
 from ftactors.core.seen import Node
 
 _ROUNDING = 1e-6

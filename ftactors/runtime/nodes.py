@@ -48,8 +48,13 @@ class Nodes:
             self._read_at = time.monotonic()
         if not self._groups:
             return ()
-        up = [node.get("Labels", {}).get(_GROUP_LABEL) for node in ray.nodes() if node["Alive"]]
-        return tuple(node for group in self._groups for node in _nodes_of(group, self._limits, up.count(group.name)))
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        up = [node.get("Labels", {}).get(_GROUP_LABEL) for node in alive]
+        left = {
+            name: max(0, limit - sum(int(node["Resources"].get(name, 0)) for node in alive))
+            for name, limit in self._limits.items()
+        }
+        return tuple(node for group in self._groups for node in _nodes_of(group, left, up.count(group.name)))
 
 
 def _nodes_of(group: Any, limits: Mapping[str, int], up: int) -> list[Node]:

@@ -91,7 +91,7 @@ def test_the_next_attempt_is_placed_with_smaller_batches_and_event_and_status_sa
     events = history()
     fact = ended(events, out_of_memory(stage="training"))
     assert isinstance(fact, AttemptFailed)
-    assert (fact.error_type, fact.counts) == ("out_of_memory", True)
+    assert (fact.error_type, fact.counts) == ("out_of_memory", False)
     assert fact.hint == (
         "the next attempt trains with per_device_train_batch_size=4, gradient_accumulation_steps=2, "
         "per_device_eval_batch_size=8"
@@ -136,8 +136,12 @@ def test_a_job_that_wants_no_retry_fails_with_the_hint():
     assert fact.hint == "buy more"
 
 
+def test_the_one_retry_with_smaller_batches_is_beyond_max_attempts():
+    assert isinstance(ended(history(max_attempts=1), out_of_memory()), AttemptFailed)
+
+
 def test_the_last_attempt_promises_no_other():
-    fact = ended(history(max_attempts=1), out_of_memory())
+    fact = ended(history(max_attempts=1, retry_on_oom=False), out_of_memory())
 
     assert isinstance(fact, JobFailed)
     assert fact.hint == "buy more"

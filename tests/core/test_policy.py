@@ -185,6 +185,21 @@ def test_only_those_go_whose_room_is_of_use():
     assert found.preempted == (Preempted("x", "j"),)
 
 
+def test_who_is_least_important_stays_where_its_room_is_too_small():
+    held = [running("x", share("a", 0.3, 0), share("a", 0.3, 0)), running("y", share("a", 1, 1), priority=1)]
+    other = holder("z", share("a", 0.4, 0), priority=9)
+
+    assert planned([line(need(), job("j", 2))], NODES[:1], [*held, other]).preempted == (Preempted("y", "j"),)
+
+
+def test_room_that_is_being_given_back_goes_to_who_is_first_of_its_priority_too():
+    held = [holder("y", share("a", 1, 1), ends=True)]
+    lines = [line(need(1, 2), job("a")), line(need(), job("b"))]
+
+    assert planned(lines, NODES[:1], held).placed == ()
+    assert names(planned(lines, NODES[:1], [replace(held[0], ends=False)])) == ["b"]
+
+
 def test_nobody_is_preempted_where_enough_is_being_given_back():
     held = [running("x", share("a", 1, 0)), running("y", share("a", 1, 1), ends=True)]
 
@@ -249,3 +264,30 @@ def test_every_share_finds_a_device_and_a_plan_that_is_done_leaves_nothing_to_pl
             simulation.settle()  # raises where a share finds no device
         simulation.pass_time()
     assert sum(held.gpu_thousandths for one in simulation.holders.values() for held in one.shares) <= 5 * WHOLE
+
+
+FOUND_BY_CHANCE = {
+    "the room that is kept comes to lie elsewhere, and somebody fits after all": (
+        0.0,
+        [(0, 2, 2, 2), (0.5, 3, 2, 0), (1, 1, 2, 0), (0.5, 2, 1, 0), (0.5, 3, 1, 2), (0.1, 1, 2, 0)],
+        ["j0", "j4", "j5", "j2"],
+    ),
+    "beside a share that fits, the one that waits would not": (
+        60.0,
+        [(0.1, 1, 2, 0), (0, 2, 2, 1), (0.7, 1, 2, 1), (0.3, 1, 2, 2), (0.3, 4, 2, 1)],
+        ["j3", "j1", "j2"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOUND_BY_CHANCE)
+def test_a_plan_that_is_done_leaves_nothing_to_plan_where(name: str):
+    max_wait_s, asked, expected = FOUND_BY_CHANCE[name]
+    nodes = [node("a", cpus=6), node("b")]
+    simulation = Simulation(nodes, rules=replace(RULES, training=5, max_wait_s=max_wait_s))
+    for number, (gpus, workers, cpus, priority) in enumerate(asked):
+        simulation.come(f"j{number}", need(gpus, workers, cpus=cpus), priority=priority, preemptible=True)
+
+    assert names(simulation.decide()) == expected
+    again = simulation.decide()
+    assert (again.placed, again.preempted) == ((), ())

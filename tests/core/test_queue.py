@@ -358,7 +358,8 @@ def check(state: State) -> None:
         ids = {job_id for job_id, job in state.jobs.items() if job.phase in WAITING_PHASES}
 
         assert set(queued) == ids
-        assert sorted(waiting.position for waiting in queued.values()) == [*range(1, len(ids) + 1)]
+        going = sorted(waiting.position for job_id, waiting in queued.items() if not state.jobs[job_id].paused)
+        assert going == [*range(1, len(going) + 1)]
         assert all(waiting.reason.strip() for waiting in queued.values())
         assert all((waiting.estimated_start_at or inf) >= state.at for waiting in queued.values())
 

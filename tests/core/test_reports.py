@@ -16,6 +16,7 @@ from ftactors.core.events import (
 )
 from ftactors.core.evolve import evolve
 from ftactors.core.reports import backoff_s, fact_of
+from ftactors.core.reports import failed as failed_fact
 from ftactors.core.service_config import ServiceConfig
 from ftactors.core.work import AnyWord, DatasetMissing, Failed, Prepared, Progress, Published, Report, Stopped
 from tests.core.histories import (
@@ -52,6 +53,20 @@ def test_words_become_facts_with_their_number():
 
     assert isinstance(made, ProgressReported)
     assert (made.attempt, made.report, made.step) == (2, 1, 3)
+
+
+def test_what_does_not_count_is_tried_again_after_growing_waits_too():
+    history, waits = [submitted(), *prepared()], []
+    for attempt in range(2, 6):
+        job = fold([*history, placed(attempt, "train")])
+        word = Failed(error_type="start_timeout", message="it was not up", retryable=True)
+        made = failed_fact(job, word, cause="start_timeout", counts=False, report=None, rules=RULES, now=100.0)
+        assert isinstance(made, AttemptFailed)
+        waits.append(made.retry_at - 100.0)
+        history += [placed(attempt, "train"), made]
+
+    assert waits == [5, 10, 20, 40]
+    assert fold(history).failed_train == 0
 
 
 def test_prepared_data_ends_the_preparation():

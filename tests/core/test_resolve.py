@@ -51,11 +51,12 @@ def test_a_cluster_with_gpus_gives_one_and_leaves_bf16_to_the_device():
     assert (config.hyperparameters.bf16, config.hyperparameters.gradient_checkpointing) == (None, True)
 
 
-def test_a_gpu_is_chosen_where_the_autoscaler_could_bring_the_first_one():
+def test_a_gpu_that_the_autoscaler_could_bring_is_waited_for_only_where_it_was_asked_for():
     coming = ClusterFacts(cluster(gpus=False).up, could_add=(Node("gpus-1", name="gpus", gpus=1, cpus=8, mem_gib=32),))
-    outcome = resolve(parse_job_config(job()), facts=GPT2, cluster=coming, runs_dir="/runs")
+    for asked, chosen in (({}, 0), ({"resources.num_gpus": 1}, 1)):
+        outcome = resolve(parse_job_config(job(asked)), facts=GPT2, cluster=coming, runs_dir="/runs")
 
-    assert outcome.config.resources.num_gpus == 1
+        assert outcome.config.resources.num_gpus == chosen
 
 
 def test_what_no_node_could_hold_is_refused_with_all_else_that_is_wrong():
