@@ -31,7 +31,6 @@ from ftactors import (
 
 Scenario = Callable[[LLMFineTuningService, Path], Awaitable[None]]
 ANIMALS = ("fox", "owl", "bear", "frog", "goat", "wolf", "crow", "mouse")
-MORE_CPUS_THAN_ANY_NODE_HAS = 10_000
 ROWS_FOR_A_WHILE = 100_000
 """Whose preparation takes long enough to be interrupted."""
 
@@ -92,8 +91,9 @@ async def scenario_invalid_configuration(service: LLMFineTuningService, workdir:
 
 async def scenario_cancel_while_queued(service: LLMFineTuningService, workdir: Path) -> None:
     """A job that waits for its turn is cancelled at once."""
-    job = a_job(workdir, "cancel queued").model_copy(update={"resources": a_machine_that_nobody_has()})
-    submitted = await service.submit_fine_tuning_job(job)
+    ahead = await service.submit_fine_tuning_job(a_job(workdir, "goes ahead", max_steps=5000))
+    await until(service, ahead.job_id, lambda status: status.status == "running")
+    submitted = await service.submit_fine_tuning_job(a_job(workdir, "cancel queued"))
     waiting = await until(service, submitted.job_id, lambda status: status.dataset and status.status == "queued")
     print(f"  waits: {waiting.wait_reason}")
 
@@ -103,6 +103,8 @@ async def scenario_cancel_while_queued(service: LLMFineTuningService, workdir: P
     tell(cancelled)
     assert cancelled.status is JobStatus.CANCELLED
     assert not await service.cancel_fine_tuning_job(submitted.job_id), "it has ended"
+    assert await service.cancel_fine_tuning_job(ahead.job_id)
+    await service.wait_for_job(ahead.job_id)
 
 
 async def scenario_cancel_while_preparing(service: LLMFineTuningService, workdir: Path) -> None:
@@ -151,8 +153,7 @@ async def scenario_listing(service: LLMFineTuningService, workdir: Path) -> None
     names = ["first", "second", "third"]
     ids = {}
     for name in names:
-        job = a_job(workdir, name).model_copy(update={"resources": a_machine_that_nobody_has()})
-        ids[name] = (await service.submit_fine_tuning_job(job)).job_id
+        ids[name] = (await service.submit_fine_tuning_job(a_job(workdir, name, max_steps=5000))).job_id
     await service.cancel_fine_tuning_job(ids["second"])
     await service.wait_for_job(ids["second"])
 
@@ -202,11 +203,6 @@ def a_job(
         ),
         resources=ResourceConfig(num_gpus=0),
     )
-
-
-def a_machine_that_nobody_has() -> ResourceConfig:
-    """Return resources for which a job waits for ever."""
-    return ResourceConfig(num_gpus=0, num_cpus=MORE_CPUS_THAN_ANY_NODE_HAS)
 
 
 def write_facts(directory: Path, rows: int) -> None:

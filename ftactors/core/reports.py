@@ -141,7 +141,9 @@ def failed(
     }
     if not word.retryable or was_the_last:
         return JobFailed(**told)
-    return AttemptFailed(**told, counts=counts, retry_at=now + backoff_s(count if counts else 1 + _uncounted(job), rules))
+    return AttemptFailed(
+        **told, counts=counts, retry_at=now + backoff_s(count if counts else 1 + _uncounted(job), rules)
+    )
 
 
 def _out_of_memory(job: Job, word: Failed) -> tuple[Failed, bool]:

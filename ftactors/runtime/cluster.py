@@ -30,6 +30,8 @@ _PREFIX = "ft-"
 _GIB = 2**30
 _DELETION_S = 60.0
 """How long a trainer may take to delete checkpoints before it is killed."""
+_LEAVE_S = 5.0
+"""How long agents are waited for when they are told to leave."""
 _ANSWER_S = 1.0
 """How long a look waits for trainers; one that answers later shows in the next."""
 
@@ -130,9 +132,9 @@ class RayCluster:
         del self._acknowledged[key]
 
     async def rest(self) -> None:
-        """End the agents of all nodes, and their templates with them."""
+        """Have the agents of all nodes leave, and their templates with them, unless a trainer needs them again."""
         try:
-            await asyncio.to_thread(self._end_agents)
+            await self._end_agents()
         except (RayError, ConnectionError) as error:
             _LOG.warning("the agents of the nodes could not be ended, and go when nobody has needed them: %s", error)
 
@@ -149,10 +151,20 @@ class RayCluster:
         if starts:
             await asyncio.wait(starts)
 
-    def _end_agents(self) -> None:
+    async def _end_agents(self) -> None:
+        agents = await asyncio.to_thread(self._agents)
+        leaving = [asyncio.get_running_loop().create_task(_leave(agent)) for agent in agents]
+        if leaving:  # one that a child keeps goes when that has died
+            _, late = await asyncio.wait(leaving, timeout=_LEAVE_S)
+            for task in late:
+                task.cancel()
+
+    def _agents(self) -> list[Any]:
+        found = []
         for name in filter(is_agent, self._names()):
             with suppress(ValueError):  # it has gone since it was listed
-                ray.kill(ray.get_actor(name, namespace=self._namespace), no_restart=True)
+                found.append(ray.get_actor(name, namespace=self._namespace))
+        return found
 
     def _names(self) -> list[str]:
         """Return the names of all actors in the namespace."""
@@ -269,6 +281,11 @@ class RayCluster:
         except ValueError:
             return False
         return True
+
+
+async def _leave(agent: Any) -> None:
+    with suppress(RayError):  # it is gone: that is the answer of one that leaves
+        await agent.leave.remote()
 
 
 async def _ask(handle: Any) -> Process:

@@ -92,7 +92,7 @@ class Desk:
         if not self.is_stopped():
             return "stopping"
         await self._scheduler.cluster.rest()
-        return "stopped"
+        return "started" if self._scheduler.state.places else "stopped"  # it may have been, meanwhile
 
     def is_stopped(self) -> bool:
         """Return whether the service was asked to stop and holds nothing any more."""

@@ -17,6 +17,7 @@ from ftactors.runtime.forking import (
     Message,
     Refused,
     TemplateError,
+    Waits,
     address_of,
     close_all,
     endpoint,
@@ -108,7 +109,9 @@ class ForkedChild:
             await asyncio.sleep(_RETRY_S)
 
 
-async def fork(name: str, work: Work, asked: Fork, template: TemplateOf) -> ForkedChild:
+async def fork(
+    name: str, work: Work, asked: Fork, template: TemplateOf, on_wait: Callable[[list[int]], None]
+) -> ForkedChild:
     """Return a child that a template has forked. Cancelled, it leaves none.
 
     Args:
@@ -116,29 +119,31 @@ async def fork(name: str, work: Work, asked: Fork, template: TemplateOf) -> Fork
         work: What the child will be told.
         asked: What it shall have.
         template: Finds the next template, should this one die.
+        on_wait: Is told which processes have to end first, when that is so.
 
     Raises:
         TemplateError: the template will not fork it.
-        OSError: the template is gone, or the attempt's log cannot be opened.
+        ConnectionError: the template is gone, and so are the processes that it waited for.
+        OSError: the attempt's log cannot be opened.
         ValueError: it does not speak as a template does.
     """
     connection = _connected(name)
     with ExitStack() as undo:
         undo.callback(connection.close)
-        pipes = Pipes.opened()
-        undo.callback(pipes.close_ours)
-        its_lifeline, lifeline = os.pipe()
-        undo.callback(os.close, lifeline)
-        log = os.open(log_of(work), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-        try:
+        with ExitStack() as handed_over:
+            log = os.open(log_of(work), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            handed_over.callback(os.close, log)
+            pipes = Pipes.opened()
+            handed_over.callback(pipes.hand_over)
+            undo.callback(pipes.close_ours)
+            its_lifeline, lifeline = os.pipe()
+            handed_over.callback(os.close, its_lifeline)
+            undo.callback(os.close, lifeline)
             send(connection, asked, [pipes.its_orders, pipes.its_words, log, its_lifeline])
-        finally:
-            pipes.hand_over()
-            close_all([log, its_lifeline])
-        message, descriptors = await _next(connection)
+        message, descriptors = await _fulfilled(connection, on_wait)
         if not isinstance(message, Forked):
             close_all(descriptors)
-            raise TemplateError(message.reason if isinstance(message, Refused) else "the template hung up")
+            raise TemplateError(message.reason if isinstance(message, Refused) else f"it was answered {message}")
         undo.pop_all()
     return ForkedChild(message.pid, descriptors[0], lifeline, pipes, connection, asked.devices, template)
 
@@ -153,6 +158,36 @@ def _connected(name: str) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+async def _fulfilled(
+    connection: socket.socket, on_wait: Callable[[list[int]], None]
+) -> tuple[Message | None, list[int]]:
+    """Return what a template answers in the end.
+
+    Raises:
+        ConnectionError: it is gone; whom it waited for has ended, so that nothing starts beside them.
+        ValueError: it does not speak as a template does.
+    """
+    awaited: list[int] = []
+    try:
+        while isinstance((answer := await _heard(connection))[0], Waits):
+            awaited += answer[1]
+            on_wait(answer[0].pids)
+        if answer[0] is None:
+            for pidfd in awaited:
+                await _readable(pidfd)
+            raise ConnectionResetError("the template hung up")
+    finally:
+        close_all(awaited)
+    return answer
+
+
+async def _heard(connection: socket.socket) -> tuple[Message | None, list[int]]:
+    try:
+        return await _next(connection)
+    except ConnectionError:
+        return None, []
 
 
 async def _next(connection: socket.socket) -> tuple[Message | None, list[int]]:

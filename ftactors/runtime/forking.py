@@ -10,13 +10,15 @@ import json
 import os
 import socket
 import struct
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from ftactors import __version__
 from ftactors.core.errors import FtactorsError
 
 _LARGEST_BYTES = 1 << 20
-_MOST_DESCRIPTORS = 4
+_MOST_DESCRIPTORS = 253  # what the kernel lets through (SCM_MAX_FD)
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
@@ -39,6 +41,8 @@ class Fork:
     """The architecture to have imported."""
     asker: int
     """The actor's process."""
+    built_with: list[str]
+    """The interpreter and the version of ftactors that the actor runs with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,13 @@ class Adopt:
 
     pid: int
     devices: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """There is no child before these have ended, which were killed on its devices; their descriptors come along."""
+
+    pids: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +81,13 @@ class Refused:
     reason: str
 
 
-Message = Fork | Adopt | Forked | Ended | Refused
-_KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in (Fork, Adopt, Forked, Ended, Refused)}
+Message = Fork | Adopt | Waits | Forked | Ended | Refused
+_KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in (Fork, Adopt, Waits, Forked, Ended, Refused)}
+
+
+def built_with() -> list[str]:
+    """Return what a template has to have in common with the actor that asks it."""
+    return [sys.executable, __version__]
 
 
 def endpoint() -> socket.socket:

@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ftactors.runtime.forking import TemplateError
 from ftactors.runtime.preload import BEYOND, NEEDED, SINGLE_THREADED
 from ftactors.runtime.spawn import search_path
-from ftactors.runtime.template import CHILDREN, READY, UNFIT
+from ftactors.runtime.template import CHILDREN, HARMED, READY, UNFIT
 
 LINGER_S = 60.0
 _LOG = logging.getLogger(__name__)
@@ -49,11 +49,14 @@ class NodeAgent:
     def __init__(self, namespace: str, *, linger_s: float = LINGER_S) -> None:
         logging.basicConfig(level=logging.INFO)
         self._namespace, self._linger_s = namespace, linger_s
-        self._children = 0
+        self._children = self._times_asked = 0
         self._wanted_at = time.monotonic()
+        self._harmful: set[str] = set()
+        """The architectures that made a template unfit when it loaded them."""
         loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[str] = loop.create_future()
         self._life = loop.create_task(self._keep_a_template())
+        self._life.add_done_callback(self._give_up)
         self._end = loop.create_task(self._exit_when_idle())
 
     async def template(self) -> str:
@@ -63,18 +66,37 @@ class NodeAgent:
             TemplateError: none can be had on this node; the message says why.
         """
         self._wanted_at = time.monotonic()
+        self._times_asked += 1
         return await asyncio.shield(self._ready)
 
-    async def _keep_a_template(self) -> None:
-        """Start a template whenever there is none, until none is fit."""
+    async def leave(self) -> None:
+        """End this actor once its template has no child; return where the template is asked for before that."""
+        before = self._times_asked
+        while self._children and self._times_asked == before:
+            await asyncio.sleep(_RETRY_S)
+        if self._times_asked == before:
+            os._exit(0)
+
+    async def _keep_a_template(self) -> str:
+        """Start a template whenever there is none, until none is fit; return why."""
         reason = ""
         for modules in _SETS:
             while (reason := await self._have_a_template(modules)) == "":
                 _LOG.warning("the template died; what it had forked goes on, and another is started")
-            _LOG.warning("no template with %s and so on: %s", modules[-1], reason)
-        if not self._ready.done():
-            self._ready.set_exception(TemplateError(f"no template can be had on this node: {reason}"))
-            self._ready.exception()  # it may be that nobody asks
+            _LOG.warning("no template with %s and so on: %s", modules[-1:], reason)
+        return reason
+
+    def _give_up(self, life: asyncio.Task[str]) -> None:
+        """Let nobody wait for a template when there will be none."""
+        if life.cancelled():
+            return
+        error = life.exception()
+        reason = life.result() if error is None else f"its agent met {error!r}"
+        _LOG.error("there will be no template: %s", reason, exc_info=error)
+        if self._ready.done():
+            self._ready = life.get_loop().create_future()
+        self._ready.set_exception(TemplateError(f"no template can be had on this node: {reason}"))
+        self._ready.exception()  # it may be that nobody asks
 
     async def _have_a_template(self, modules: tuple[str, ...]) -> str:
         """Have a template until it dies; return why it was never ready, nothing where it was."""
@@ -82,11 +104,11 @@ class NodeAgent:
             template = await self._start(modules)
         except OSError as error:
             return f"it cannot be started: {error}"
-        reason = f"it ended with exit code {{}} while it loaded {', '.join(modules)}"
+        reason = ""
         if template.stdout is None:
             raise RuntimeError("a process was started without the pipe that was asked for")
         async for line in template.stdout:
-            word, _, rest = line.decode().strip().partition(" ")
+            word, _, rest = line.decode(errors="replace").strip().partition(" ")
             match word:
                 case word if word == READY:
                     self._ready.set_result(rest)
@@ -95,10 +117,12 @@ class NodeAgent:
                     self._wanted_at = time.monotonic()
                 case word if word == UNFIT:
                     reason = rest
+                case word if word == HARMED:
+                    self._harmful.add(rest)
         code = await template.wait()
-        self._children = 0  # they will be adopted by the next
+        self._children, self._wanted_at = 0, time.monotonic()  # they will be adopted by the next
         if not self._ready.done():
-            return reason.format(code)
+            return reason or f"it ended with exit code {code} while it loaded {', '.join(modules)}"
         self._ready = asyncio.get_running_loop().create_future()
         return ""
 
@@ -106,6 +130,7 @@ class NodeAgent:
         """Start a template. The kernel kills it when this loop's thread ends, and so with the actor."""
         name = f"ftactors-{self._namespace[:40]}-{uuid4().hex}"
         command = ["-P", "-m", "ftactors.runtime.template", str(os.getpid()), name, *modules]
+        command += [f"--harmful={model_type}" for model_type in sorted(self._harmful)]
         environment = os.environ | SINGLE_THREADED | {"PYTHONPATH": os.pathsep.join(search_path())}
         environment |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
         return await asyncio.create_subprocess_exec(

@@ -65,7 +65,7 @@ def preload_architecture(model_type: str | None) -> bool:
     module = f"transformers.models.{model_type}.modeling_{model_type}"
     if module in sys.modules:
         return False
-    with suppress(ImportError):  # a type of the model's own code, or of another version: a matter of the child's
+    with suppress(Exception):  # whatever ends the import of another's code: the child will meet it, and tell
         import_module(module)
     settle()
     return True

@@ -10,11 +10,14 @@ from pathlib import Path
 
 from ftactors.core.work import Work
 from ftactors.runtime.forked import ForkedChild, TemplateOf, fork
-from ftactors.runtime.forking import Fork, TemplateError
+from ftactors.runtime.forking import Fork, TemplateError, built_with
 from ftactors.runtime.spawn import Started, environment_for, log_of, search_path, spawn
 
 PATIENCE_S = 60.0
-"""How long a template may take to get warm, and to answer; two that import the same at once take longer."""
+"""How long a template may take to get warm, and to answer; two that import the same at once take longer.
+
+While a child that was killed on the device is dying it has no limit: nothing else must start there either.
+"""
 _RETRY_S = 0.2
 
 
@@ -40,13 +43,13 @@ async def start(work: Work, *, threads: int, devices: tuple[str, ...], template:
         devices=list(devices),
         model_type=await asyncio.to_thread(model_type_of, work),
         asker=os.getpid(),
+        built_with=built_with(),
     )
     try:
         return await _forked(work, asked, template)
     except (TemplateError, OSError, ValueError) as error:
         why = str(error) or f"no template was ready within {PATIENCE_S:g} s"
-        with log.open("a") as file:
-            file.write(f"this process starts slowly, for it was not forked from a warm one: {why}\n")
+        _note(log, f"this process starts slowly, for it was not forked from a warm one: {why}")
     return spawn(work, threads)
 
 
@@ -69,11 +72,23 @@ def model_type_of(work: Work) -> str | None:
 
 async def _forked(work: Work, asked: Fork, template: TemplateOf) -> ForkedChild:
     async with asyncio.timeout(PATIENCE_S) as patience:
+
+        def wait_for(pids: list[int]) -> None:
+            patience.reschedule(None)
+            which = ", ".join(str(pid) for pid in pids)
+            with suppress(OSError):
+                _note(log_of(work), f"waits for the process {which} on its device to end")
+
         while True:
             name = await template()
-            if asked.devices:  # what is waited for now may be one of them, where nothing else must start either
-                patience.reschedule(None)
             try:
-                return await fork(name, work, asked, template)
+                return await fork(name, work, asked, template, wait_for)
             except ConnectionError:  # it died, and another is on its way
+                if patience.when() is None:
+                    patience.reschedule(asyncio.get_running_loop().time() + PATIENCE_S)
                 await asyncio.sleep(_RETRY_S)
+
+
+def _note(log: Path, what: str) -> None:
+    with log.open("a") as file:
+        file.write(f"{what}\n")

@@ -8,14 +8,16 @@ asked to watch them.
 
 from __future__ import annotations
 
+import argparse
 import os
 import selectors
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TextIO
 
 from ftactors.runtime.becoming import Birth, become
@@ -25,7 +27,9 @@ from ftactors.runtime.forking import (
     Fork,
     Forked,
     Refused,
+    Waits,
     address_of,
+    built_with,
     close_all,
     endpoint,
     is_own_user,
@@ -36,8 +40,9 @@ from ftactors.runtime.lifeline import TEMPLATE_NAME, check_kernel, die_with_pare
 from ftactors.runtime.preload import READ_AT_IMPORT, preload, preload_architecture, unfitness
 from ftactors.runtime.process import do_work
 
-READY, CHILDREN, UNFIT = "ready", "children", "unfit"
-"""The first words of what it tells its agent; then comes how many children there are, or why it is unfit."""
+READY, CHILDREN, UNFIT, HARMED = "ready", "children", "unfit", "harmed"
+"""The first words of what it tells its agent; then comes its name, how many children there are, why it is unfit, or
+which architecture has made it so."""
 _BACKLOG = 128
 
 
@@ -61,6 +66,8 @@ class Wish:
     actor: socket.socket
     asked: Fork
     descriptors: list[int]
+    awaited: list[Ward] = field(default_factory=list)
+    """Those that the actor knows it waits for."""
 
 
 class Template:
@@ -68,11 +75,12 @@ class Template:
 
     Args:
         name: Of its socket.
-        tell: Tells the agent how many children there are.
+        tell: Tells the agent something, by its first word.
+        harmful: Architectures that no process can load and fork then.
     """
 
-    def __init__(self, name: str, tell: Callable[[int], None]) -> None:
-        self._tell = tell
+    def __init__(self, name: str, tell: Callable[[str, object], None], harmful: Collection[str] = ()) -> None:
+        self._tell, self._harmful = tell, harmful
         self._born_with = _read_at_import(dict(os.environ))
         self._wards: list[Ward] = []
         self._wishes: list[Wish] = []
@@ -121,6 +129,7 @@ class Template:
             case _:
                 close_all(descriptors)
                 self._lose(actor)
+                return self._fulfil()
         return None
 
     def _askers(self) -> Iterator[socket.socket | None]:
@@ -129,23 +138,34 @@ class Template:
 
     def _refusal(self, asked: Fork) -> str | None:
         """Return what a child could not be given."""
+        if asked.built_with != built_with():
+            return f"the template runs {' with ftactors '.join(built_with())}, not {' with '.join(asked.built_with)}"
+        if asked.model_type in self._harmful:
+            return f"no template can load {asked.model_type} and fork then"
         asks = _read_at_import(asked.environment)
         differing = sorted(name for name in asks | self._born_with if asks.get(name) != self._born_with.get(name))
         return f"the template was loaded with another {', '.join(differing)}" if differing else None
 
     def _fulfil(self) -> Birth | None:
-        """Fork what was asked for and has its devices to itself and those that live."""
+        """Fork what was asked for and has its devices to itself and those that live; tell the others who is dying."""
         for wish in [*self._wishes]:
-            dying = frozenset[str]().union(*(ward.devices for ward in self._wards if ward.actor is None))
-            if dying.isdisjoint(wish.asked.devices):
+            dying = [ward for ward in self._wards if ward.actor is None and ward.devices & {*wish.asked.devices}]
+            if not dying:
                 self._wishes.remove(wish)
                 if (birth := self._fork(wish)) is not None:
                     return birth
+            elif unknown := [ward for ward in dying if ward not in wish.awaited]:
+                wish.awaited += unknown
+                pids, pidfds = [ward.pid for ward in unknown], [ward.pidfd for ward in unknown]
+                self._answer(wish.actor, Waits(pids), *pidfds)
         return None
 
     def _fork(self, wish: Wish) -> Birth | None:
         if preload_architecture(wish.asked.model_type) and (reason := unfitness()) is not None:
-            raise SystemExit(f"after loading {wish.asked.model_type}: {reason}")  # another takes its place
+            told = f"after loading {wish.asked.model_type}: {reason}"
+            self._tell(HARMED, wish.asked.model_type)
+            self._answer(wish.actor, Refused(told))
+            raise SystemExit(told)  # another takes its place, and will not load it
         try:
             pid = os.fork()
         except OSError as error:
@@ -167,19 +187,21 @@ class Template:
     def _watch(self, ward: Ward) -> None:
         self._wards.append(ward)
         self._selector.register(ward.pidfd, selectors.EVENT_READ, lambda: self._bury(ward))
-        self._tell(len(self._wards))
+        self._tell(CHILDREN, len(self._wards))
 
     def _bury(self, ward: Ward) -> Birth | None:
         """Take note that a child has ended, and kill what it has left behind."""
         self._selector.unregister(ward.pidfd)
         self._wards.remove(ward)
-        _kill_group(ward.pid)  # its number is taken until it is reaped
-        code = os.waitstatus_to_exitcode(os.waitpid(ward.pid, 0)[1]) if ward.is_own else None
+        code = None
+        if ward.is_own:
+            _kill(ward)  # its number is taken until it is reaped
+            code = os.waitstatus_to_exitcode(os.waitpid(ward.pid, 0)[1])
         os.close(ward.pidfd)
         if ward.actor is not None:
             self._answer(ward.actor, Ended(code))
             self._forget(ward.actor)
-        self._tell(len(self._wards))
+        self._tell(CHILDREN, len(self._wards))
         return self._fulfil()
 
     def _lose(self, actor: socket.socket) -> None:
@@ -187,13 +209,13 @@ class Template:
         for ward in self._wards:
             if ward.actor is actor:
                 ward.actor = None
-                _kill_group(ward.pid)
+                _kill(ward)
         for wish in [wish for wish in self._wishes if wish.actor is actor]:
             self._wishes.remove(wish)
             close_all(wish.descriptors)
         self._forget(actor)
 
-    def _answer(self, actor: socket.socket, message: Forked | Ended | Refused, *descriptors: int) -> None:
+    def _answer(self, actor: socket.socket, message: Waits | Forked | Ended | Refused, *descriptors: int) -> None:
         with suppress(OSError):  # it is gone: that will be heard
             send(actor, message, descriptors)
 
@@ -211,17 +233,22 @@ class Template:
 
 def main() -> None:
     """Load, tell the agent, serve; do the work in each child."""
-    agent, name, modules = int(sys.argv[1]), sys.argv[2], tuple(sys.argv[3:])
-    die_with_parent(agent)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("agent", type=int)
+    parser.add_argument("name")
+    parser.add_argument("modules", nargs="*")
+    parser.add_argument("--harmful", action="append", default=[])
+    told = parser.parse_args()
+    die_with_parent(told.agent)
     set_name(TEMPLATE_NAME)
     reports = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what modules print while they are loaded is for the log
-    reason = _load(modules)
+    reason = _load(tuple(told.modules))
     if reason is not None:
-        print(UNFIT, reason, file=reports)
+        print(UNFIT, *reason.split(), file=reports)  # in one line
         sys.exit(1)
-    template = Template(name, lambda count: _tell(reports, CHILDREN, count))
-    _tell(reports, READY, name)
+    template = Template(told.name, partial(_tell, reports), told.harmful)
+    _tell(reports, READY, told.name)
     birth = template.serve()
     reports.close()
     become(birth)
@@ -243,9 +270,18 @@ def _tell(reports: TextIO, word: str, what: object) -> None:
         print(word, what, file=reports)
 
 
-def _kill_group(group: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
+def _kill(ward: Ward) -> None:
+    """Kill a child, and all that it has forked where it is our own.
+
+    The number of one that was adopted may be another's by now. What that has forked dies of its lifeline; and its
+    descriptor came from another process, so it may be anything.
+    """
+    if ward.is_own:
+        with suppress(ProcessLookupError):
+            os.killpg(ward.pid, signal.SIGKILL)
+    else:
+        with suppress(OSError):
+            signal.pidfd_send_signal(ward.pidfd, signal.SIGKILL)
 
 
 def _read_at_import(environment: dict[str, str]) -> dict[str, str]:
