@@ -42,6 +42,7 @@ def train(model: str, data: str, output: str, *, steps: int, rows: int, save: bo
             use_cpu=True,
             bf16=False,
             save_strategy="no",
+            activation_checkpointing=False,  # as a job does without a GPU
             report_to="none",
             logging_steps=10,
             disable_tqdm=True,

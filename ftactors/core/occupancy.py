@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from zlib import crc32
 
 from ftactors.core.capacity import Free, bare
 from ftactors.core.events import Purpose, RankPlacement
@@ -135,6 +136,7 @@ class Occupancy:
 
 
 _NOTHING = Share(None, 0, 0.0, 0.0)
+_NAMED = 1_000_000  # beyond the number of any device
 
 
 def cluster_of(seen: Seen, held: Mapping[str, Job], left: Iterable[str] = ()) -> Cluster:
@@ -194,22 +196,37 @@ def _share(attempt: Attempt, rank: int, placed: RankPlacement, found: Process | 
 
 
 def _devices(names: Iterable[str]) -> list[int]:
-    return [int(name) for name in names if name.isdecimal()]
+    """Return a number for each device: its own, or where Ray names it otherwise (`GPU-…`, `MIG-…`), one far beyond."""
+    return [int(name) if name.isdecimal() else _NAMED + crc32(name.encode()) for name in names]
+
+
+def _places(named: Iterable[int], count: int) -> dict[int, int]:
+    """Return which of a node's devices each number means: itself, or one that is left where the node has none such.
+
+    Ray tells what `CUDA_VISIBLE_DEVICES` said when the node started: with `2,3`, those are its two devices.
+    """
+    numbers = sorted(set(named))
+    others = [number for number in numbers if number >= count]
+    left = [place for place in range(count) if place not in numbers]
+    return {number: number for number in numbers if number < count} | dict(zip(others, left, strict=False))
 
 
 def _less(there: Free, shares: list[Share], others: Share, lingering: Collection[int]) -> Free:
     """Return what a node has left."""
     devices, unsettled, cpus, mem_gib = [*there.settled], [], there.cpus - others.cpus, there.mem_gib - others.mem_gib
+    named = (share.device for share in shares if share.device is not None)
+    places = _places((*named, *lingering), len(devices))
     for share in shares:
         cpus -= share.cpus
         mem_gib -= share.mem_gib
-        if share.device is not None and 0 <= share.device < len(devices):
-            devices[share.device] = max(0, devices[share.device] - share.gpu_thousandths)
+        place = None if share.device is None else places.get(share.device)
+        if place is not None:
+            devices[place] = max(0, devices[place] - share.gpu_thousandths)
         elif share.gpu_thousandths:
             unsettled.append(share.gpu_thousandths)
     for device in lingering:
-        if device < len(devices):
-            devices[device] = 0
+        if device in places:
+            devices[places[device]] = 0
     unsettled += _take_others(devices, others.gpu_thousandths)
     return Free(there.node, tuple(sorted(devices)), tuple(sorted(unsettled)), cpus, mem_gib)
 

@@ -92,7 +92,8 @@ class Desk:
         if not self.is_stopped():
             return "stopping"
         await self._scheduler.cluster.rest()
-        return "started" if self._scheduler.state.places else "stopped"  # it may have been, meanwhile
+        state = self._scheduler.state
+        return "started" if state.places else "stopped"  # it may have been, meanwhile
 
     def is_stopped(self) -> bool:
         """Return whether the service was asked to stop and holds nothing any more."""

@@ -51,6 +51,8 @@ class NodeAgent:
         self._namespace, self._linger_s = namespace, linger_s
         self._children = self._times_asked = 0
         self._wanted_at = time.monotonic()
+        self._news = asyncio.Event()
+        """Set when there are more or fewer children, or the template is asked for."""
         self._harmful: set[str] = set()
         """The architectures that made a template unfit when it loaded them."""
         loop = asyncio.get_running_loop()
@@ -67,13 +69,15 @@ class NodeAgent:
         """
         self._wanted_at = time.monotonic()
         self._times_asked += 1
+        self._news.set()
         return await asyncio.shield(self._ready)
 
     async def leave(self) -> None:
         """End this actor once its template has no child; return where the template is asked for before that."""
         before = self._times_asked
         while self._children and self._times_asked == before:
-            await asyncio.sleep(_RETRY_S)
+            self._news.clear()
+            await self._news.wait()
         if self._times_asked == before:
             os._exit(0)
 
@@ -114,6 +118,7 @@ class NodeAgent:
                     self._ready.set_result(rest)
                 case word if word == CHILDREN:
                     self._children = int(rest)
+                    self._news.set()
                     self._wanted_at = time.monotonic()
                 case word if word == UNFIT:
                     reason = rest
@@ -121,6 +126,7 @@ class NodeAgent:
                     self._harmful.add(rest)
         code = await template.wait()
         self._children, self._wanted_at = 0, time.monotonic()  # they will be adopted by the next
+        self._news.set()
         if not self._ready.done():
             return reason or f"it ended with exit code {code} while it loaded {', '.join(modules)}"
         self._ready = asyncio.get_running_loop().create_future()

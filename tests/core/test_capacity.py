@@ -86,6 +86,13 @@ def test_what_others_use_is_whole_devices_and_one_share_nobody_knows_where():
     assert now_on(there).room(need(0.5), 9) == 8
 
 
+def test_devices_are_told_apart_whatever_they_are_called():
+    for first, second in ((2, 3), (1, 2), (10**9, 10**9 + 1)):  # CUDA_VISIBLE_DEVICES=2,3 and the like, or names
+        there = now_on(node("a"), holder("0", share("a", 0.4, first)), holder("1", share("a", 0.4, second)))
+
+        assert (there.settled, there.unsettled) == ((600, 600), ())
+
+
 def test_what_our_own_processes_use_is_not_that_of_others():
     there = Node("a", gpus=2, cpus=64, mem_gib=64, free_gpu_thousandths=1000, free_cpus=63, free_mem_gib=64)
 

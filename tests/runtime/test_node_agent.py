@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ray.exceptions import RayActorError
 
 from ftactors.core.work import Report, Work
 from ftactors.runtime.cluster import RayCluster, key_of
+from ftactors.runtime.forking import TemplateError
 from ftactors.runtime.lifeline import TEMPLATE_NAME
 from ftactors.runtime.node_agent import NodeAgent, agent_name, is_agent
 from ftactors.runtime.trainer_actor import TrainerActor
@@ -172,6 +174,62 @@ async def test_an_agent_goes_when_nobody_has_needed_it_for_a_while(ray_session, 
     with pytest.raises(RayActorError):
         await agent.template.remote()
     await until(lambda: not templates_of(namespace))
+
+
+async def test_who_asks_an_agent_that_can_have_no_template_hears_why_whatever_the_words(monkeypatch):
+    monkeypatch.setattr("ftactors.runtime.node_agent._SETS", (("ftactors.no_{such}",),))
+    agent = NodeAgent("test", linger_s=3600.0)
+    try:
+        with pytest.raises(TemplateError, match=r"No module named 'ftactors\.no_\{such\}'"):
+            await asyncio.wait_for(agent.template(), COLD_S)
+    finally:
+        agent._end.cancel()
+
+
+async def test_an_agent_that_fails_lets_nobody_wait(monkeypatch):
+    monkeypatch.setattr("ftactors.runtime.node_agent._SETS", ((None,),))  # no argument for a process
+    agent = NodeAgent("test", linger_s=3600.0)
+    try:
+        for _ in range(2):
+            with pytest.raises(TemplateError, match="its agent met TypeError"):
+                await asyncio.wait_for(agent.template(), COLD_S)
+    finally:
+        agent._end.cancel()
+
+
+async def test_the_agent_of_a_template_that_died_lingers_from_then_on(monkeypatch):
+    monkeypatch.setattr("ftactors.runtime.node_agent._SETS", ((),))
+    namespace = f"test-{uuid4().hex[:8]}"
+    agent = NodeAgent(namespace, linger_s=1e9)
+    try:
+        await asyncio.wait_for(agent.template(), COLD_S)
+        agent._wanted_at = 0.0
+        killed_at = time.monotonic()
+        templates_of(namespace)[0].kill()
+        await until(lambda: agent._wanted_at >= killed_at)
+    finally:
+        agent._life.cancel()
+        agent._end.cancel()
+        for template in templates_of(namespace):
+            template.kill()
+
+
+async def test_an_agent_leaves_when_it_is_told_to_but_not_while_its_template_has_a_child(begin, namespace, tmp_path):
+    actor = await begin(work(tmp_path, "Patient"))
+    child = await at_work(tmp_path)
+    (name,) = agents_of(namespace)
+    agent = ray.get_actor(name, namespace=namespace)
+    leaving = agent.leave.remote()
+    await agent.template.remote()
+    await leaving  # it was asked for: it stays
+    assert is_alive(child)
+    leaving = agent.leave.remote()
+
+    assert await stop(actor) == "stopped"
+
+    with pytest.raises(RayActorError):
+        await leaving
+    assert agents_of(namespace) == []
 
 
 def test_an_agent_is_no_trainer_and_no_trainer_is_an_agent():

@@ -12,25 +12,28 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
 from ftactors.core.work import AnyWord, Dataset, Failed, Prepared, Published, StopOrder, Stopped, Work
 from ftactors.runtime.child import Child
 from ftactors.runtime.forked import ForkedChild, fork
-from ftactors.runtime.forking import Adopt, Fork, TemplateError, address_of, endpoint, send
+from ftactors.runtime.forking import Adopt, Fork, TemplateError, address_of, built_with, endpoint, send
 from ftactors.runtime.preload import BEYOND, NEEDED
 from ftactors.runtime.spawn import Spawned, Started, environment_for, search_path, spawn
 from ftactors.runtime.starting import model_type_of, start
-from ftactors.runtime.template import CHILDREN, UNFIT
+from ftactors.runtime.template import CHILDREN, HARMED, UNFIT
 from tests import tiny
 from tests.runtime import workers
 from tests.runtime.templates import RunningTemplate
 from tests.runtime.workers import BASE, fork_from, is_alive, until, work
 
 LONG_S = 120.0
+NO_PID = 2**30
+"""More than any process has."""
 
 
 @pytest.fixture
@@ -171,8 +174,7 @@ async def test_an_actors_death_after_that_of_the_template_kills_the_child_that_h
 
 
 async def test_no_child_is_forked_on_a_device_before_the_condemned_one_there_is_gone(bare, tmp_path, monkeypatch):
-    with bystander() as slow_to_die:
-        condemn(bare, slow_to_die.pid, devices=["1"])
+    with condemned(bare, devices=["1"]) as slow_to_die:
         monkeypatch.setattr("ftactors.runtime.starting.PATIENCE_S", 0.3)  # what has a device is not spawned instead
         waiting = asyncio.create_task(fork_from(bare.name, work(tmp_path / "same", "Talker"), devices=("0", "1")))
         others = [
@@ -182,8 +184,10 @@ async def test_no_child_is_forked_on_a_device_before_the_condemned_one_there_is_
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asyncio.shield(waiting), timeout=1.0)
         assert len(bare.children()) == len(others)
+        log = (tmp_path / "same" / "attempts" / "1" / "train.log").read_text()
+        assert log == f"waits for the process {NO_PID} on its device to end\n"
 
-        slow_to_die.kill()
+        slow_to_die.close()
 
         others.append(await waiting)
     for process in others:
@@ -201,27 +205,127 @@ def bystander() -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def condemn(template: RunningTemplate, pid: int, *, devices: list[str]) -> None:
-    """Have a template believe that it has killed a child whose actor died: this one's process group does not exist."""
-    connection, pidfd = endpoint(), os.pidfd_open(pid)
-    connection.connect(address_of(template.name))
-    send(connection, Adopt(pid, devices), [pidfd])
-    os.close(pidfd)
-    assert template.next_line() == f"{CHILDREN} 1"
-    connection.close()
+@contextmanager
+def condemned(template: RunningTemplate, *, devices: list[str]) -> Iterator[BinaryIO]:
+    """Have a template believe that it has killed a child, which is gone when what this yields is closed.
+
+    The reading end of a pipe is in the place of the process descriptor.
+    """
+    connection, (reading, writing) = endpoint(), os.pipe()
+    with os.fdopen(writing, "wb") as slow_to_die:
+        connection.connect(address_of(template.name))
+        send(connection, Adopt(NO_PID, devices), [reading])
+        os.close(reading)
+        assert template.next_line() == f"{CHILDREN} 1"
+        connection.close()
+        yield slow_to_die
+
+
+async def test_a_wish_whose_template_dies_waits_for_the_condemned_one_itself_before_it_goes_to_the_next(bare, tmp_path):
+    told, names = work(tmp_path, "Talker"), list[str]()
+
+    async def template() -> str:
+        names.append(bare.name)
+        return await bare.found()
+
+    with condemned(bare, devices=["0"]) as slow_to_die:
+        starting = asyncio.create_task(start(told, threads=1, devices=("0",), template=template))
+        log = Path(told.attempt_dir) / "train.log"
+        await until(lambda: log.exists() and "waits for" in log.read_text())
+        bare.kill()
+        bare.begin()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(starting), timeout=0.5)
+        assert len(names) == 1
+
+        slow_to_die.close()
+
+        process = await starting
+    assert isinstance(process, ForkedChild)
+    assert names[-1] == bare.name
+    process.kill()
+    await process.wait()
+
+
+async def test_the_number_of_an_adopted_child_may_be_anothers_who_is_not_killed(bare):
+    with bystander() as another, bystander() as adopted:
+        connection, pidfd = endpoint(), os.pidfd_open(adopted.pid)
+        connection.connect(address_of(bare.name))
+        send(connection, Adopt(another.pid, []), [pidfd])
+        os.close(pidfd)
+        assert await asyncio.to_thread(bare.next_line) == f"{CHILDREN} 1"
+
+        connection.close()
+
+        assert await asyncio.to_thread(bare.next_line) == f"{CHILDREN} 0"
+        assert adopted.wait() == -signal.SIGKILL
+        assert another.poll() is None
+
+
+async def test_a_log_that_cannot_be_opened_leaves_no_descriptor_open(bare, tmp_path):
+    told = work(tmp_path, "Talker")
+    wanted = asked(told, [])
+    (Path(told.attempt_dir) / "train.log").mkdir()
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208 - the names are numbers
+
+    with pytest.raises(IsADirectoryError):
+        await fork(bare.name, told, wanted, bare.found, never)
+
+    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+
+
+def never(pids: list[int]) -> None:
+    raise AssertionError(f"nothing is dying, but {pids} were to be waited for")
+
+
+async def test_a_template_of_another_build_forks_nothing(bare, tmp_path):
+    told = work(tmp_path, "Talker")
+    other = replace(asked(told, []), built_with=["/another/python", "0.0"])
+
+    with pytest.raises(TemplateError, match=r"not /another/python with 0\.0"):
+        await fork(bare.name, told, other, bare.found, never)
+
+
+async def test_an_architecture_that_starts_a_thread_is_refused_and_told_to_the_agent(tmp_path):
+    models = tmp_path / "transformers" / "models"
+    for name, code in (
+        ("rude", "import threading\nthreading.Thread(target=threading.Event().wait).start()"),
+        ("bad", "1 / 0"),
+    ):
+        (models / name).mkdir(parents=True)
+        (models / name / f"modeling_{name}.py").write_text(code)
+    (tmp_path / "transformers" / "__init__.py").touch()
+    told = work(tmp_path, "Talker")
+    with RunningTemplate("transformers", PYTHONPATH=os.pathsep.join([str(tmp_path), *search_path()])) as template:
+        bad, rude = (replace(asked(told, []), model_type=name) for name in ("bad", "rude"))
+        process = await fork(template.name, told, bad, template.found, never)
+        process.kill()
+        await process.wait()
+        assert [template.next_line() for _ in range(2)] == [f"{CHILDREN} 1", f"{CHILDREN} 0"]
+
+        with pytest.raises(TemplateError, match="after loading rude: it has 2 threads"):
+            await fork(template.name, told, rude, template.found, never)
+
+        assert template.next_line() == f"{HARMED} rude"
+
+    with RunningTemplate("--harmful=rude") as template:
+        with pytest.raises(TemplateError, match="no template can load rude"):
+            await fork(template.name, told, rude, template.found, never)
+        assert template.process.poll() is None
 
 
 async def test_a_start_that_is_cancelled_leaves_no_child(bare, tmp_path):
-    with bystander() as slow_to_die:
-        condemn(bare, slow_to_die.pid, devices=["0"])
+    with condemned(bare, devices=["0"]) as slow_to_die:
         told = work(tmp_path, "Talker")
-        cancelled, kept = (asyncio.create_task(fork(bare.name, told, asked(told, ["0"]), bare.found)) for _ in range(2))
+        cancelled, kept = (
+            asyncio.create_task(fork(bare.name, told, asked(told, ["0"]), bare.found, lambda _: None)) for _ in range(2)
+        )
         await asyncio.sleep(0)  # they have asked
 
         cancelled.cancel()
         with pytest.raises(asyncio.CancelledError):
             await cancelled
-        slow_to_die.kill()
+        slow_to_die.close()
 
         process = await kept
     assert await asyncio.to_thread(bare.next_line) == f"{CHILDREN} 0"
@@ -233,7 +337,7 @@ async def test_a_start_that_is_cancelled_leaves_no_child(bare, tmp_path):
 
 def asked(told: Work, devices: list[str]) -> Fork:
     Path(told.attempt_dir).mkdir(parents=True, exist_ok=True)
-    return Fork(environment_for(told, 1), search_path(), told.attempt_dir, 1, devices, None, os.getpid())
+    return Fork(environment_for(told, 1), search_path(), told.attempt_dir, 1, devices, None, os.getpid(), built_with())
 
 
 async def test_what_libraries_read_once_cannot_differ_from_the_templates(bare, tmp_path, monkeypatch):
@@ -362,7 +466,7 @@ def test_the_architecture_is_that_of_the_model_below_all_adapters(tmp_path):
 async def test_a_template_that_hangs_up_is_an_error(bare, tmp_path):
     told = work(tmp_path, "Talker")
     os.kill(bare.process.pid, signal.SIGSTOP)
-    starting = asyncio.create_task(fork(bare.name, told, asked(told, []), bare.found))
+    starting = asyncio.create_task(fork(bare.name, told, asked(told, []), bare.found, never))
     await asyncio.sleep(0)
     bare.kill()
 
