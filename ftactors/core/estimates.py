@@ -137,7 +137,7 @@ class _Future:
 
     def _settled(self, node: Node, cluster: Cluster) -> Node:
         """Return a node without what is in use now by processes that nobody wants and that will be gone by then."""
-        if node.node_id not in cluster.settling:
+        if not cluster.settles(node.node_id):
             return node
         return replace(node, free_gpu_thousandths=node.gpus * WHOLE, free_cpus=node.cpus, free_mem_gib=node.mem_gib)
 

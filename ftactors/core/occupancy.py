@@ -66,15 +66,19 @@ class Cluster:
     nodes: tuple[Node, ...]
     lingering: Mapping[str, Collection[int]] = field(default_factory=dict)
     """By node, the devices of processes that nobody wants and that are not gone yet."""
-    settling: Collection[str] = ()
-    """Nodes of which an attempt has just gone, or is going: what others use there is not known."""
+    left: Collection[str] = ()
+    """Nodes of which an attempt has just gone: Ray may still call its share used."""
+
+    def settles(self, node_id: str) -> bool:
+        """Return whether an attempt has just gone, or is going: then what others use there is not known."""
+        return node_id in self.lingering or node_id in self.left
 
 
 class Occupancy:
     """What holders leave free, now and once some of them are gone."""
 
     def __init__(self, cluster: Cluster, holders: Iterable[Holder]) -> None:
-        self._cluster = cluster
+        self.cluster = cluster
         self._shares: dict[str, list[tuple[str, Share]]] = {node.node_id: [] for node in cluster.nodes}
         self._roaming_cpus = 0.0
         for holder in holders:
@@ -87,38 +91,42 @@ class Occupancy:
         self._of_others = {node.node_id: self._others(node) for node in cluster.nodes}
         self._later: dict[tuple[str, frozenset[str]], tuple[Free, Free]] = {}
 
-    @property
-    def settling(self) -> Collection[str]:
-        """Nodes of which it is not known what others use there."""
-        return self._cluster.settling
-
     def now(self) -> dict[str, Free]:
         """Return what is free for certain, by node."""
         return {
-            node.node_id: replace(self._free_now(node), roaming_cpus=self._roaming_cpus) for node in self._cluster.nodes
+            node.node_id: replace(self._free_now(node), roaming_cpus=self._roaming_cpus) for node in self.cluster.nodes
         }
+
+    def soon(self) -> dict[str, Free]:
+        """Return what may be free, by node, once Ray calls the shares free of the attempts that have just gone."""
+        return {node.node_id: self._free_soon(node) for node in self.cluster.nodes}
 
     def without(self, gone: set[str]) -> dict[str, Free]:
         """Return what is left, by node, once these jobs are gone, and the processes that nobody wants with them."""
-        return {node.node_id: self._free_without(node, gone)[0] for node in self._cluster.nodes}
+        return {node.node_id: self._free_without(node, gone)[0] for node in self.cluster.nodes}
 
     def likely_without(self, gone: set[str]) -> dict[str, Free]:
         """Return the same, with each share of which the device is not known where it fits best."""
-        return {node.node_id: self._free_without(node, gone)[1] for node in self._cluster.nodes}
+        return {node.node_id: self._free_without(node, gone)[1] for node in self.cluster.nodes}
 
     def empty(self) -> dict[str, Free]:
         """Return what the nodes have when nothing runs on them."""
-        return {node.node_id: bare(node) for node in self._cluster.nodes}
+        return {node.node_id: bare(node) for node in self.cluster.nodes}
 
     def _free_now(self, node: Node) -> Free:
+        return self._free_beside(node, self._of_others[node.node_id])
+
+    def _free_soon(self, node: Node) -> Free:
+        return self._free_beside(node, _NOTHING if node.node_id in self.cluster.left else self._of_others[node.node_id])
+
+    def _free_beside(self, node: Node, others: Share) -> Free:
         shares = [share for _, share in self._shares[node.node_id]]
-        lingering = self._cluster.lingering.get(node.node_id, frozenset())
-        return _less(bare(node), shares, self._of_others[node.node_id], lingering)
+        return _less(bare(node), shares, others, self.cluster.lingering.get(node.node_id, frozenset()))
 
     def _free_without(self, node: Node, gone: set[str]) -> tuple[Free, Free]:
         key = (node.node_id, self._jobs[node.node_id] & gone)
         if key not in self._later:
-            others = _NOTHING if node.node_id in self._cluster.settling else self._of_others[node.node_id]
+            others = _NOTHING if self.cluster.settles(node.node_id) else self._of_others[node.node_id]
             stay = [share for job_id, share in self._shares[node.node_id] if job_id not in gone]
             free = _less(bare(node), stay, others, frozenset())
             self._later[key] = free, free.hoped()
@@ -153,7 +161,7 @@ def cluster_of(seen: Seen, held: Mapping[str, Job], left: Iterable[str] = ()) ->
         if key not in owned and found.state != "dead" and found.node_id is not None:
             lingering[found.node_id].update(_devices(found.devices))
     nodes = sorted((node for node in seen.nodes.values() if node.state == "up"), key=lambda node: node.node_id)
-    return Cluster(tuple(nodes), lingering, {*lingering, *left})
+    return Cluster(tuple(nodes), lingering, frozenset(left))
 
 
 def holder_of(job: Job, attempt: Attempt, seen: Seen) -> Holder:

@@ -94,9 +94,9 @@ def plan(lines: Sequence[Line], cluster: Cluster, holders: Sequence[Holder], rul
     """
     placed: list[Placed] = []
     preempted: list[Preempted] = []
-    known = list(holders)
+    known, done = list(holders), set[str]()
     while True:
-        step = _Round(lines, cluster, known, rules, now, frozenset(one.job_id for one in placed))
+        step = _Round(lines, cluster, known, rules, now, done)
         step.go()
         placed += step.placed
         preempted += step.preempted
@@ -116,7 +116,7 @@ class _Round:
         holders: Sequence[Holder],
         rules: Rules,
         now: float,
-        done: frozenset[str],
+        done: set[str],
     ) -> None:
         self._lines, self._cluster, self._holders, self._rules = lines, cluster, [*holders], rules
         self._now, self._done = now, done
@@ -178,9 +178,21 @@ class _Round:
             self._training += goes
         if goes:
             placed = Placed(candidate.job_id, line.purpose, line.need, where)
-            self.placed.append(placed)
+            if not self._is_worth_a_moment(line.need, where):
+                self.placed.append(placed)
             self._holders.append(_holder(placed, candidate.priority, self._now))
+            self._done.add(candidate.job_id)
         return goes
+
+    def _is_worth_a_moment(self, need: Need, where: Spread | None) -> bool:
+        """Return whether a gang may go on fewer nodes as soon as Ray calls free what has just been left there.
+
+        The room that it would take now stays its own meanwhile.
+        """
+        if where is None or len(where) == 1 or not self._cluster.left:
+            return False
+        sooner = spread(need, Occupancy(self._cluster, self._holders).soon())
+        return sooner is not None and len(sooner) < len(where)
 
     def _where(self, line: Line, candidate: Candidate) -> Spread | None:
         """Return where a job goes, and take the room there; None where it waits."""

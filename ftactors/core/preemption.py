@@ -47,7 +47,7 @@ def victims_for(
         return []
     victims = able[: bisect_left(range(len(able)), True, key=lambda number: enough(able[:number]))]
     nodes = {node_id for node_id, _ in spread(need, left_without(victims)) or ()}
-    if not nodes.isdisjoint(occupancy.settling):  # what others use there is seen in the next look
+    if any(map(occupancy.cluster.settles, nodes)):  # what others use there is seen in the next look
         return []
     there = [victim for victim in victims if victim.nodes & nodes]
     victims = there if enough(there) else victims

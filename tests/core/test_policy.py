@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ftactors.core.needs import WHOLE
-from ftactors.core.policy import Candidate, Line, Preempted
+from ftactors.core.occupancy import Cluster
+from ftactors.core.policy import Candidate, Line, Preempted, plan
 from tests.core.placing import RULES, Simulation, holder, line, names, need, node, planned, share
 
 NODES = [node("a"), node("b")]
@@ -58,6 +59,18 @@ def test_a_gang_goes_on_as_few_nodes_as_possible_and_there_where_the_fewest_devi
     assert where(planned([line(need(1, 10), job("i"))], nodes)) == {"i": [("a", 8), ("c", 2)]}
     assert where(planned([line(need(1, 16), job("i"))], nodes)) == {"i": [("a", 8), ("b", 4), ("c", 2), ("d", 2)]}
     assert planned([line(need(1, 17), job("i"))], nodes).placed == ()
+
+
+def test_a_gang_rather_waits_a_moment_for_what_has_just_been_left_than_be_on_more_nodes_for_good():
+    used = replace(node("a"), free_gpu_thousandths=1000)  # by somebody, or by what has just left
+    lines = [line(need(1, 2), job("g")), line(need(1), job("i"), job("j"))]
+    nodes = [used, node("b", 1), node("c", 1)]
+    settling = Cluster(tuple(nodes), left=["a"])
+
+    assert where(planned(lines[:1], nodes)) == {"g": [("a", 1), ("b", 1)]}
+    assert plan(lines[:1], settling, [], RULES, 0.0).placed == ()
+    assert where(plan(lines, settling, [], RULES, 0.0)) == {"i": [("c", 1)]}  # what it would take is kept for it
+    assert where(plan(lines[:1], Cluster(tuple(nodes), left=["b"]), [], RULES, 0.0)) == {"g": [("a", 1), ("b", 1)]}
 
 
 # ----------------------------------------------------------------------------------------------------------- the order

@@ -48,6 +48,7 @@ async def test_all_ranks_of_a_gang_come_up_or_none_begins_and_they_are_on_as_few
         gates.open_gate(together.run_dir, "preparing")
         await waits_because(service, together.job_id, "2 workers of 1 GPU")
         ray.kill(foreign)
+        await waits_because(service, together.job_id, "free are 1 ")  # before that, Ray calls its share used
         gates.open_gate(apart.run_dir, idle.GATE)
         await both_are_at_their_gate(together)
         assert await nodes_of(service, nodes, together) == ["large", "large"]
