@@ -7,8 +7,8 @@ unsettled, and only what finds a device wherever the unsettled ones end up may b
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 from ftactors.core.needs import WHOLE, Need
@@ -61,16 +61,20 @@ class Free:
     def taking(self, need: Need, workers: int) -> Free:
         """Return what is left when workers that Ray has yet to give a device are placed here."""
         shares = (need.gpu_thousandths,) * workers if need.gpu_thousandths else ()
-        return replace(
-            self,
-            unsettled=tuple(sorted((*self.unsettled, *shares))) if shares else self.unsettled,
-            cpus=self.cpus - workers * need.cpus,
-            mem_gib=self.mem_gib - workers * need.mem_gib,
+        return Free(
+            self.node,
+            self.settled,
+            tuple(sorted((*self.unsettled, *shares))) if shares else self.unsettled,
+            self.cpus - workers * need.cpus,
+            self.mem_gib - workers * need.mem_gib,
+            self.roaming_cpus,
         )
 
     def hoped(self) -> Free:
         """Return the same with each unsettled share where it fits best."""
-        return replace(self, settled=self.devices, unsettled=()) if self.unsettled else self
+        if not self.unsettled:
+            return self
+        return Free(self.node, self.devices, (), self.cpus, self.mem_gib, self.roaming_cpus)
 
     def _devices_for(self, share: int, most: int) -> int:
         most = min(most, _count(self.settled, share))
@@ -85,7 +89,8 @@ def bare(node: Node) -> Free:
     return Free(node, (WHOLE,) * node.gpus, (), node.cpus, node.mem_gib)
 
 
-def best_fit(free: tuple[int, ...], shares: Iterable[int]) -> tuple[int, ...]:
+@lru_cache(maxsize=1 << 14)
+def best_fit(free: tuple[int, ...], shares: tuple[int, ...]) -> tuple[int, ...]:
     """Return what is left of devices, ascending, when each share takes the fullest one that has room.
 
     A share for which none has room takes all of the emptiest.
